@@ -1,0 +1,29 @@
+"""Defenses: each trains a network on training data, and says how a knowing attacker would attack it."""
+
+from __future__ import annotations
+
+from defenses.data import Data
+from defenses.defense import Defense
+from defenses.fit import TrainingDiverged
+from defenses.networks import NETWORKS, Network
+from defenses.pgd_at import PgdAT
+from defenses.standard import Standard
+from defenses.state import Epoch, State
+from defenses.training import Training
+
+_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT)
+DEFENSES: dict[str, type[Defense]] = {method.name: method for method in _METHODS}
+
+__all__ = [
+    "DEFENSES",
+    "NETWORKS",
+    "Data",
+    "Defense",
+    "Epoch",
+    "Network",
+    "PgdAT",
+    "Standard",
+    "State",
+    "Training",
+    "TrainingDiverged",
+]

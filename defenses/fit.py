@@ -1,0 +1,148 @@
+"""The training loop that every defense shares: it gives the loss of a batch, the loop does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacks.draws import Draws
+from defenses.augment import augment
+from defenses.average import Average
+from defenses.data import Data
+from defenses.learner import Learner
+from defenses.seeding import seeded
+from defenses.state import Epoch, State, is_finite, tensors, under
+from defenses.training import Training
+
+_BATCHES_PER_CHECK = 50  # looking at a loss makes the host wait for the device
+
+
+class TrainingDiverged(ValueError):
+    """The loss or the weights are no longer finite. Names epoch and batch, counted from 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images `x` in [0, 1] [B, C, H, W], labels `y` [B], draws of these examples in this epoch.
+
+    `epoch` and `number` (of the batch) count from 0.
+    """
+
+    x: Tensor
+    y: Tensor
+    draws: Draws
+    epoch: int
+    number: int
+
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+Step = Callable[[Learner, Loss, Batch, Training], Tensor]
+
+
+def descend(learner: Learner, loss: Loss, batch: Batch, training: Training) -> Tensor:
+    """One step of every optimizer down the gradient of `loss`. -> the loss before it, detached"""
+    for optimizer in learner.optimizers.values():
+        optimizer.zero_grad()
+    with torch.autocast(batch.x.device.type, torch.bfloat16, training.precision == "bf16"):
+        value = loss(learner.model, batch)
+    torch.autograd.backward(value)
+    if training.clip:
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), training.clip)
+    for optimizer in learner.optimizers.values():
+        optimizer.step()
+    return value.detach()
+
+
+def fit(
+    learner: Learner,
+    loss: Loss,
+    data: Data,
+    training: Training,
+    draws: Draws,
+    state: State | None = None,
+    step: Step = descend,
+) -> Iterator[Epoch]:
+    """Trains `learner` for the epochs that `state` leaves of `training.epochs`, one Epoch each.
+
+    Order, augmentation and the draws of a batch depend on (draws, epoch) alone, and layers that draw from
+    torch's global generator are seeded the same way: training goes on from a state bit for bit as if it had
+    never stopped. A defense whose step is more than a loss gives `step`.
+
+    Raises TrainingDiverged; ValueError when draws or state do not belong to data or network.
+    """
+    if len(draws.example_ids) != len(data):
+        raise ValueError(f"draws: must have one example id per image, {len(data)}, got {len(draws.example_ids)}")
+    loop = _Loop(learner, loss, step, data, training, draws.to(data.device), Average(learner.model, training.ema))
+    return loop.epochs(0 if state is None else loop.restore(state))
+
+
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    learner: Learner
+    loss: Loss
+    step: Step
+    data: Data
+    training: Training
+    draws: Draws
+    average: Average
+
+    def epochs(self, done: int) -> Iterator[Epoch]:
+        for epoch in range(done, self.training.epochs):
+            with seeded(self.draws.fork("layers", epoch).seed, self.data.device):
+                mean_loss = self._train(epoch)
+            yield Epoch(mean_loss, self.learner.learning_rate, self._state(epoch + 1))
+
+    def restore(self, state: State) -> int:
+        """-> how many epochs `state` has behind it."""
+        self.learner.restore(state)
+        self.average.restore(tensors(state, "ema"))
+        done = state["epoch"]
+        assert isinstance(done, int)
+        return done
+
+    def _train(self, epoch: int) -> float:
+        """-> the mean loss over the examples of one epoch."""
+        batches = self._order(epoch)
+        draws = self.draws.fork("epoch", epoch)
+        losses: list[Tensor] = []
+        for number, index in enumerate(batches):
+            self.learner.scale_rates(self.training.rate_factor(epoch, number, len(batches)))
+            losses.append(self.step(self.learner, self.loss, self._batch(index, draws, epoch, number), self.training))
+            self.average.follow(epoch * len(batches) + number)
+            if len(losses) % _BATCHES_PER_CHECK == 0:
+                _refuse_non_finite(losses, epoch)
+        _refuse_non_finite(losses, epoch)
+        sizes = torch.tensor([len(index) for index in batches], dtype=torch.float64)
+        return float(torch.stack(losses).cpu().double() @ sizes / sizes.sum())
+
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+        """Every row once, in batches; a last one of one row, on which batch norm fails, joins the one before."""
+        order = torch.randperm(len(self.data), generator=self.draws.generator("order", epoch)).to(self.data.device)
+        batches = torch.split(order, self.training.batch_size)
+        if len(batches[-1]) > 1:
+            return batches
+        return *batches[:-2], order[-1 - self.training.batch_size :]
+
+    def _batch(self, index: Tensor, draws: Draws, epoch: int, number: int) -> Batch:
+        draws = draws.select(index)
+        images = augment(self.data.images[index], self.training.augment, draws.fork("augment"))
+        x = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        return Batch(x, self.data.labels[index], draws, epoch, number)
+
+    def _state(self, done: int) -> State:
+        state = self.learner.state() | under("ema", self.average.tensors.items()) | {"epoch": done}
+        if not is_finite(state):
+            raise TrainingDiverged(f"weights are not finite: epoch {done}, after its last batch")
+        return state
+
+
+def _refuse_non_finite(losses: list[Tensor], epoch: int) -> None:
+    """Looks at the last losses at once: the host waits for the device here and nowhere else."""
+    start = (len(losses) - 1) // _BATCHES_PER_CHECK * _BATCHES_PER_CHECK
+    is_bad = ~torch.isfinite(torch.stack(losses[start:])).cpu()
+    if is_bad.any():
+        batch = start + int(is_bad.int().argmax()) + 1
+        raise TrainingDiverged(f"loss is not finite: epoch {epoch + 1}, batch {batch}")

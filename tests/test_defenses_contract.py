@@ -1,0 +1,308 @@
+"""What holds for every defense in the table, and what pgd_at adds."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from attacks.losses import LOSSES
+from attacks.pgd import PGD
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from attacks.draws import Draws
+from attacks.surface import Surface
+from attacks.threat import Threat
+from defenses import DEFENSES, Data, Defense, Epoch, PgdAT, Standard, State, Training, TrainingDiverged
+from defenses.networks import Mlp, Network, ResNet
+
+COUNT = 41
+THREAT = Threat("linf", 0.05)
+TRAINING = Training(epochs=3, batch_size=20, lr=0.05, threat=THREAT)
+CASES = [(name, channels, size) for name in DEFENSES for channels, size in ((1, 8), (3, 12))]
+CASE = pytest.mark.parametrize(("name", "channels", "size"), CASES)
+NAME = pytest.mark.parametrize("name", list(DEFENSES))
+
+
+def pictures(channels: int = 1, size: int = 8) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(COUNT) % 3
+    noise = torch.randint(0, 150, (COUNT, channels, size, size), generator=generator)
+    return Data((noise + 50 * labels[:, None, None, None]).clamp(max=255).to(torch.uint8), labels, 3)
+
+
+def train(
+    defense: Defense,
+    data: Data,
+    training: Training = TRAINING,
+    state: State | None = None,
+    network: Network | None = None,
+    seed: int = 0,
+) -> list[Epoch]:
+    return list(defense.fit(network or ResNet(8, 2), data, training, Draws(seed, torch.arange(len(data))), state))
+
+
+def equal(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(
+        torch.equal(value, b[key]) if isinstance(value, Tensor) else value == b[key] for key, value in a.items()
+    )
+
+
+@CASE
+def test_gives_finite_epochs_whose_state_is_tensors_and_json(name: str, channels: int, size: int) -> None:
+    data = pictures(channels, size)
+    images, labels = data.images.clone(), data.labels.clone()
+    epochs = train(DEFENSES[name](), data)
+    assert [epoch.state["epoch"] for epoch in epochs] == [1, 2, 3]
+    assert all(math.isfinite(epoch.loss) and 0 < epoch.learning_rate <= TRAINING.lr for epoch in epochs)
+    for key, value in epochs[-1].state.items():
+        if isinstance(value, Tensor):
+            assert not value.requires_grad, key
+            assert value.is_contiguous(), key
+        else:
+            assert json.loads(json.dumps(value)) == value, key
+    assert torch.equal(data.images, images)
+    assert torch.equal(data.labels, labels)
+
+
+@CASE
+def test_goes_on_from_any_state_as_if_it_had_never_stopped(name: str, channels: int, size: int) -> None:
+    data, defense = pictures(channels, size), DEFENSES[name]()
+    torch.manual_seed(1)
+    straight = train(defense, data)
+    for done in (1, 2):
+        torch.manual_seed(2)
+        kept = copy.deepcopy(straight[done - 1].state)
+        resumed = train(defense, data, state=straight[done - 1].state)
+        assert [epoch.loss for epoch in resumed] == [epoch.loss for epoch in straight[done:]]
+        assert all(equal(a.state, b.state) for a, b in zip(straight[done:], resumed, strict=True))
+        assert equal(straight[done - 1].state, kept)
+
+
+@CASE
+def test_deployed_gives_logits_and_has_nothing_to_train(name: str, channels: int, size: int) -> None:
+    defense = DEFENSES[name]()
+    state = train(defense, pictures(channels, size), dataclasses.replace(TRAINING, epochs=1))[0].state
+    before = torch.get_rng_state()
+    model = defense.deployed(state)
+    assert torch.equal(before, torch.get_rng_state())
+    x = torch.rand(5, channels, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = model(x)
+    assert logits.shape == (5, 3)
+    assert logits.dtype == torch.float32
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), x)
+    assert gradient.abs().max() > 0
+
+
+@NAME
+def test_draws_alone_decide(name: str) -> None:
+    defense, data, training = DEFENSES[name](), pictures(), dataclasses.replace(TRAINING, epochs=1)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = train(defense, data, training)[0].state
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert equal(first, train(defense, data, training)[0].state)
+    assert not equal(first, train(defense, data, training, seed=1)[0].state)
+
+
+@NAME
+def test_settings_and_surface_are_sane(name: str) -> None:
+    defense = DEFENSES[name]()
+    assert DEFENSES[name].name == name
+    assert dataclasses.is_dataclass(defense)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        defense.name = "other"  # type: ignore[misc]
+    assert isinstance(DEFENSES[name].uses_threat, bool)
+    assert isinstance(defense.ready_epoch, int)
+    assert defense.ready_epoch >= 0
+    surface = defense.surface()
+    assert isinstance(surface, Surface)
+    assert surface.draws >= 1
+    assert surface.losses
+    assert set(surface.losses) <= LOSSES.keys()
+
+
+@NAME
+def test_says_whether_the_threat_matters(name: str) -> None:
+    defense, data = DEFENSES[name](), pictures()
+    one, other = (
+        train(defense, data, Training(epochs=1, batch_size=20, threat=threat))[0].state
+        for threat in (THREAT, Threat("l2", 0.5))
+    )
+    assert equal(one, other) != DEFENSES[name].uses_threat
+
+
+@pytest.mark.parametrize("name", [name for name in DEFENSES if DEFENSES[name].neutral is not None])
+def test_at_its_neutral_settings_is_standard_training(name: str) -> None:
+    neutral = DEFENSES[name](**(DEFENSES[name].neutral or {}))
+    expected = train(Standard(), pictures(), TRAINING)
+    for ours, theirs in zip(train(neutral, pictures(), TRAINING), expected, strict=True):
+        assert ours.loss == theirs.loss
+        assert equal(ours.state, theirs.state)
+
+
+@NAME
+def test_diverging_is_said(name: str) -> None:
+    training = Training(epochs=20, batch_size=20, lr=1e6, threat=THREAT)
+    with pytest.raises(TrainingDiverged, match=r"not finite: epoch \d+, (batch \d+|after its last batch)$"):
+        train(DEFENSES[name](), pictures(), training, network=Mlp((30,)))
+
+
+@NAME
+def test_learns_in_every_precision_and_with_averaging(name: str) -> None:
+    training = Training(epochs=6, batch_size=20, lr=0.05, precision="bf16", ema=0.8, threat=THREAT)
+    epochs = train(DEFENSES[name](), pictures(), training, network=Mlp((30,)))
+    assert epochs[-1].loss < 0.8 * epochs[0].loss
+
+
+def digits() -> tuple[Data, Tensor, Tensor]:
+    """1,200 for training, 300 others as float images and labels."""
+    source = load_digits()
+    images = torch.from_numpy(source.images)[:, None] / 16
+    labels = torch.from_numpy(source.target).long()
+    training = Data((images[:1200] * 255).round().to(torch.uint8), labels[:1200], 10)
+    return training, images[1200:1500].float(), labels[1200:1500]
+
+
+def test_pgd_at_is_far_more_robust_than_standard_on_digits() -> None:
+    """Measured over seeds 0..4: see the numbers beside the thresholds."""
+    data, x, y = digits()
+    threat = Threat("linf", 0.15)
+    training = Training(epochs=10, batch_size=64, lr=0.05, threat=threat)
+    attack = PGD(steps=20, restarts=1, keep="best")
+    robust, clean = {}, {}
+    for defense in (Standard(), PgdAT(steps=5)):
+        model = defense.deployed(train(defense, data, training, network=Mlp((64,)))[-1].state)
+        adversarial = attack(model, x, y, threat, Draws(0, torch.arange(len(x))))
+        clean[defense.name] = float((model(x).argmax(1) == y).float().mean())
+        robust[defense.name] = float((model(adversarial).argmax(1) == y).float().mean())
+    print(clean, robust)
+    assert robust["pgd_at"] > robust["standard"] + 0.2
+    assert min(clean.values()) > 0.85
+
+
+class Watched(nn.Module):
+    """A linear model that remembers in which mode it was asked, and what."""
+
+    def __init__(self, channels: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels * size * size, classes)
+        self.seen: list[tuple[bool, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append((self.training, x.detach().clone()))
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> tuple[Network, list[Watched]]:
+    made: list[Watched] = []
+
+    class Plugin(Mlp):
+        name = "watched"
+
+        def __call__(self, channels: int, size: int, classes: int) -> nn.Module:
+            made.append(Watched(channels, size, classes))
+            return made[-1]
+
+    monkeypatch.setitem(__import__("defenses").NETWORKS, "watched", Plugin)
+    return Plugin(), made
+
+
+@pytest.mark.parametrize("clean_weight", [0.0, 0.5])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pgd_at_trains_on_the_ball_and_crafts_in_eval_mode(
+    watched: tuple[Network, list[Watched]], clean_weight: float, norm: str
+) -> None:
+    network, made = watched
+    threat, data = Threat(norm, 0.3), pictures()
+    training = Training(epochs=1, batch_size=COUNT, threat=threat)
+    train(PgdAT(steps=4, clean_weight=clean_weight), data, training, network=network)
+    (model,) = made
+    trained = [x for is_training, x in model.seen if is_training]
+    crafted = [x for is_training, x in model.seen if not is_training]
+    assert len(trained) == (2 if clean_weight else 1)
+    assert len(crafted) >= 4
+    order = Draws(0, torch.arange(COUNT)).generator("order", 0)
+    clean = data.images[torch.randperm(COUNT, generator=order)].float() / 255
+    moved = threat.distance(clean, trained[0])
+    assert threat.allows(clean, trained[0]).all()
+    assert moved.min() > 0.1
+    if clean_weight:
+        assert torch.equal(trained[1], clean)
+
+
+def test_half_clean_is_the_weighted_sum_of_both_losses() -> None:
+    """At rate ~0, over one batch: the loss at clean_weight w is w clean + (1 - w) adversarial."""
+    training, data = Training(epochs=1, batch_size=COUNT, lr=1e-30, threat=Threat("linf", 0.2)), pictures()
+
+    def loss(defense: Defense) -> float:
+        return train(defense, data, training, network=Mlp((30,)))[0].loss
+
+    clean, attacked = loss(Standard()), loss(PgdAT())
+    assert attacked > clean + 0.1
+    assert loss(PgdAT(clean_weight=0.25)) == pytest.approx(0.25 * clean + 0.75 * attacked, rel=1e-5)
+
+
+def test_predicted_labels_are_the_networks_own() -> None:
+    """Where the network is wrong, the attack away from its prediction helps it: a lower loss than the true labels'."""
+    training, data = Training(epochs=1, batch_size=COUNT, lr=1e-30, threat=Threat("linf", 0.2)), pictures()
+    losses = [
+        train(PgdAT(labels=labels, steps=5), data, training, network=Mlp((30,)))[0].loss
+        for labels in ("true", "predicted")
+    ]
+    assert losses[1] < losses[0] - 0.1
+
+
+def test_own_eps_replaces_the_sweeps_and_needs_none() -> None:
+    data = pictures()
+
+    def weights(defense: Defense, threat: Threat | None) -> State:
+        training = Training(epochs=1, batch_size=20, threat=threat)
+        return train(defense, data, training, network=Mlp((9,)))[0].state
+
+    wide = weights(PgdAT(), Threat("linf", 0.2))
+    assert equal(wide, weights(PgdAT(eps=0.2), Threat("linf", 0.01)))
+    assert equal(wide, weights(PgdAT(eps=0.2), None))
+    assert equal(weights(PgdAT(), Threat("l2", 1.0)), weights(PgdAT(eps=1.0), Threat("l2", 0.1)))
+    assert not equal(wide, weights(PgdAT(), Threat("linf", 0.1)))
+
+
+def test_default_step_is_two_and_a_half_eps_over_steps() -> None:
+    data, training = pictures(), Training(epochs=1, batch_size=20, threat=Threat("linf", 0.2))
+    default, same, other = (
+        train(PgdAT(steps=5, step_size=step_size), data, training, network=Mlp((9,)))[0].state
+        for step_size in (None, 2.5 * 0.2 / 5, 0.01)
+    )
+    assert equal(default, same)
+    assert not equal(default, other)
+
+
+def test_no_threat_and_no_eps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^eps: must be given where training\.threat is not, got None$"):
+        train(PgdAT(), pictures(), Training(epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("steps", 0, "an integer >= 1"),
+        ("step_size", 0.0, "> 0 or null"),
+        ("loss", "hinge", "one of cross_entropy, .*"),
+        ("clean_weight", 1.0, r"in \[0, 1\)"),
+        ("labels", "guessed", "one of true, predicted"),
+        ("eps", -0.1, "finite and >= 0"),
+    ],
+)
+def test_pgd_at_refuses_a_setting_out_of_range(field: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}: must be {allowed}, got {value!r}$"):
+        PgdAT(**{field: value})
