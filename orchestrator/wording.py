@@ -1,0 +1,58 @@
+"""How values, places and names are written in messages."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestrator.errors import Place
+
+LONGEST = 80
+
+
+def shown(value: Any) -> str:
+    """A value as YAML would write it on one line, cut where it is long."""
+    text = _flow(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def dotted(place: Place) -> str:
+    """`("matrix", "defense", 1, "lr")` -> `matrix.defense[1].lr`"""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")
+
+
+def one_of(known: Iterable[Any], seen: Any) -> str:
+    """What to say of a name that is not known: the known ones and the nearest."""
+    names = list(known)
+    if not names:
+        return f"nothing is allowed here, got {shown(seen)}"
+    return f"must be one of {', '.join(map(_bare, names))}, got {_quoted(seen)}{nearest(names, seen)}"
+
+
+def nearest(known: Iterable[Any], seen: Any) -> str:
+    """`; did you mean 'x'?` where a known name looks like the one seen, else nothing."""
+    if not isinstance(seen, str):
+        return ""
+    by_lower = {str(name).lower(): str(name) for name in known}
+    found = difflib.get_close_matches(seen.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
+
+
+def _quoted(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else shown(value)
+
+
+def _bare(value: Any) -> str:
+    return value if isinstance(value, str) else _flow(value)
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str):
+        return repr(value)
+    return json.dumps(value, default=repr)
