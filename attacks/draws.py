@@ -64,7 +64,7 @@ class Draws:
     def _bits(self, *shape: int) -> Tensor:
         """64 random bits per element. -> int64 [B, *shape]"""
         ids = self.example_ids
-        streams = _mix(_mix(ids * _GOLDEN + self.seed) ^ _digest(self.seed, "stream"))
+        streams = _mix(_mix(ids * _GOLDEN + _digest(self.seed, "first")) ^ _digest(self.seed, "second"))
         counters = torch.arange(1, math.prod(shape) + 1, device=ids.device) * _GOLDEN
         return _mix(streams[:, None] + counters).view(len(ids), *shape)
 

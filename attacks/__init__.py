@@ -1,0 +1,15 @@
+"""Adversarial attacks: tensors and draws in, tensors out."""
+
+from attacks.attack import Attack
+from attacks.cascades import CASCADES
+from attacks.draws import Draws
+from attacks.fgsm import FGSM
+from attacks.losses import LOSSES
+from attacks.noise import Noise
+from attacks.pgd import PGD
+from attacks.surface import Surface
+from attacks.threat import Threat
+
+ATTACKS: dict[str, type] = {kind.name: kind for kind in (Noise, FGSM, PGD)}
+
+__all__ = ["ATTACKS", "CASCADES", "FGSM", "LOSSES", "PGD", "Attack", "Draws", "Noise", "Surface", "Threat"]

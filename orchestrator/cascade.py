@@ -1,0 +1,55 @@
+"""Which attacks an evaluation runs, in order, each with the JSON and the id it has in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attacks import ATTACKS, CASCADES
+from orchestrator.build import make
+from orchestrator.identity import attack_id
+
+AttackCall = Callable[..., Tensor]  # (model, x, y, threat, draws) -> adversarial
+AttackChoice = str | Mapping[str, Any] | AttackCall
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack of a cascade: `name` and `json` describe it, `id` is the hash of `json`."""
+
+    attack: AttackCall
+    name: str
+    json: str
+    id: str
+
+
+def stages(attacks: AttackChoice | Sequence[AttackChoice]) -> list[Stage]:
+    """The stages that `attacks` stands for: names of attacks or cascades, blocks of a spec, attack objects.
+
+    Raises ValueError for an unknown name or setting, or where nothing is given.
+    """
+    choices = [attacks] if isinstance(attacks, str | Mapping) or callable(attacks) else list(attacks)
+    found = [stage for choice in choices for stage in _expanded(choice)]
+    if not found:
+        raise ValueError("attacks: needs at least one attack, got none")
+    return found
+
+
+def _expanded(choice: AttackChoice) -> list[Stage]:
+    block = {"name": choice} if isinstance(choice, str) else choice
+    if not isinstance(block, Mapping):
+        return [_stage(block)]
+    if block.get("name") in CASCADES and len(block) == 1:
+        return [_stage(attack) for attack in CASCADES[block["name"]]]
+    return [_stage(make(ATTACKS, block))]
+
+
+def _stage(attack: AttackCall) -> Stage:
+    name = getattr(attack, "name", None) or getattr(attack, "__qualname__", type(attack).__qualname__)
+    settings = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
+    text = json.dumps({"name": name, **settings}, sort_keys=True, default=repr)
+    return Stage(attack, name, text, attack_id(text))

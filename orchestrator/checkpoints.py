@@ -1,0 +1,126 @@
+"""Checkpoints of trials: tensors in safetensors, everything else in JSON beside them, never pickle.
+
+The JSON is written last and names the digest of the tensors: it is the commit. A pair of which half is missing,
+cut short or of another save is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from orchestrator import durable
+from orchestrator.store import checked_key
+
+State: TypeAlias = dict[str, Any]  # Tensor or JSON value, by dotted name
+SUFFIX = ".safetensors"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, half written or damaged."""
+
+
+def name_of(trial_id: str, epoch: int) -> str:
+    """Where a checkpoint lies below the directory of checkpoints, e.g. `1f3a/00012.safetensors`."""
+    return f"{checked_key(trial_id)}/{epoch:05d}{SUFFIX}"
+
+
+def save(directory: Path, trial_id: str, epoch: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
+    """Write a checkpoint, in the place of one of the same epoch, and give its path.
+
+    `facts` are JSON values that are handed back by `load`. Raises TypeError for what is neither tensor nor JSON.
+    """
+    path = directory / name_of(trial_id, epoch)
+    tensors = _unshared({name: value for name, value in state.items() if isinstance(value, Tensor)})
+    content = safetensors.torch.save(tensors)
+    commit = {
+        "version": VERSION, "trial_id": trial_id, "epoch": epoch, "tensors_digest": _digest(content),
+        "values": {name: _json(value, f"state[{name!r}]") for name, value in state.items() if name not in tensors},
+        "facts": _json(dict(facts), "facts"),
+    }  # fmt: skip
+    durable.make_directory(path.parent)
+    durable.replace(path, content)
+    durable.replace(path.with_suffix(".json"), json.dumps(commit).encode())
+    return path
+
+
+def load(path: Path) -> tuple[State, dict[str, Any]]:
+    """The state, its tensors on the CPU, and the facts of the checkpoint at `path`. Raises CheckpointError."""
+    content, commit = _read(path)
+    tensors = safetensors.torch.load(content)
+    return {**tensors, **commit["values"]}, commit["facts"]
+
+
+def newest(directory: Path, trial_id: str) -> int | None:
+    """The last epoch of which there is a sound checkpoint; None where there is none."""
+    commits = sorted((directory / checked_key(trial_id)).glob("[0-9]*.json"), key=lambda path: int(path.stem), reverse=True)
+    return next((int(path.stem) for path in commits if _is_sound(path.with_suffix(SUFFIX))), None)
+
+
+def prune(directory: Path, trial_id: str, keep: set[int]) -> None:
+    """Delete a trial's checkpoints but those of the epochs in `keep`, and what killed writers left behind.
+
+    For the one process that trains this trial: another one that is writing there would lose its file.
+    """
+    kept = {Path(name_of(trial_id, epoch)).stem for epoch in keep}
+    files = list((directory / checked_key(trial_id)).glob("*"))
+    for path in sorted(files, key=lambda path: path.suffix == SUFFIX):  # the commits before their tensors
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of the tensors and the commit, which belong together."""
+    try:
+        content = path.read_bytes()
+        commit = json.loads(path.with_suffix(".json").read_bytes())
+        if commit["tensors_digest"] != _digest(content):
+            raise CheckpointError(f"{path}: the tensors are not those that its .json was written for")
+        return content, {"values": commit["values"], "facts": commit["facts"]}
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: no whole checkpoint: {error}") from error
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        _read(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detached, contiguous, on the CPU, each with memory of its own, as safetensors wants them."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        whole = plain.untyped_storage()
+        if whole.data_ptr() in seen or whole.nbytes() != plain.numel() * plain.element_size():
+            plain = plain.clone(memory_format=torch.contiguous_format)
+        seen.add(plain.untyped_storage().data_ptr())
+        found[name] = plain
+    return found
+
+
+def _json(value: Any, where: str) -> Any:
+    """The value itself, if JSON gives it back as it is. Raises TypeError with the place of what it would change."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is list:
+        return [_json(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {key: _json(item, f"{where}[{key!r}]") for key, item in value.items()}
+    raise TypeError(f"{where}: must be a tensor or a JSON value (dicts with text keys), got {type(value).__name__}: {value!r:.80}")

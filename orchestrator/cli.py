@@ -1,0 +1,113 @@
+"""The console script `robustsweep`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.errors import UserError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Large, honest sweeps over adversarial defenses.",
+)  # fmt: skip
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A sweep spec (YAML).")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: <store>/<sweep name>.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the spec.")]
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+@app.command()
+def check(spec: SpecFile, overrides: Overrides = None) -> None:
+    """Validate a spec; print its dimensions, trials, rungs, and what will run."""
+    from orchestrator.preview import preview
+    from orchestrator.spec import load_spec
+
+    _console().print(preview(load_spec(spec, overrides or [])))
+
+
+@app.command()
+def run(
+    spec: SpecFile,
+    store: Annotated[str | None, typer.Option(help="Where run directories are kept; overrides the spec's.")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster to join, or auto.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Search trials per cell; overrides the spec's.")] = None,
+    overrides: Overrides = None,
+    time_budget: Annotated[str | None, typer.Option(help="Begin no new trial after this long: 90s, 30m, 8h.")] = None,
+) -> None:
+    """Run a sweep. The same command again resumes it, or extends it when --trials grew."""
+    from orchestrator.api import run as run_spec
+    from orchestrator.leaderboard_table import render
+
+    console = _console()
+    try:
+        found = run_spec(
+            spec, store=store, address=address, trials=trials, overrides=overrides or [],
+            time_budget=time_budget, console=console,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        again = shlex.join(["robustsweep", *sys.argv[1:]])
+        console.print(f"interrupted: what was finished is kept. To go on:\n  {again}", soft_wrap=True, highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(render(found))
+    failed = int((found.trials()["status"] == "failed").sum())
+    if failed:
+        console.print(f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root / 'trials'}")
+    if failed == len(found.trials()):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(run_directory: RunDirectory) -> None:
+    """How far a sweep is."""
+    from orchestrator.analysis import load
+
+    _console().print(load(run_directory).status().to_string())
+
+
+@app.command()
+def leaderboard(
+    run_directory: RunDirectory, as_json: Annotated[bool, typer.Option("--json", help="As JSON records.")] = False
+) -> None:
+    """Which configuration is robust: finalists on the test split, then the rest on validation data."""
+    from orchestrator.analysis import load
+    from orchestrator.leaderboard_table import render
+
+    found = load(run_directory)
+    if as_json:
+        typer.echo(found.leaderboard().to_json(orient="records", indent=2))
+    else:
+        _console().print(render(found))
+
+
+@app.command("list")
+def list_(
+    table: Annotated[str | None, typer.Argument(help="attacks, defenses, networks or datasets")] = None,
+    name: Annotated[str | None, typer.Argument(help="One of them")] = None,
+) -> None:
+    """What there is, with every hyperparameter."""
+    from orchestrator.listing import listing
+
+    _console().print(listing(table, name))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(str(error), style="red" if sys.stderr.isatty() else None, soft_wrap=True, highlight=False, markup=False)
+        raise SystemExit(WRONG) from None
+
+
+def _console() -> Console:
+    """Standard output; as wide as it takes when it is not a terminal."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+

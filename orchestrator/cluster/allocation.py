@@ -1,0 +1,123 @@
+"""Who gets what: trial slots and evaluators on the nodes of a cluster, decided before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import UserError
+from orchestrator.spec import ResourcesSpec
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of the cluster has."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What one worker needs, on one node."""
+
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU" + (f" + {self.gpus:g} GPU" if self.gpus else "")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Slots for trials, evaluators beside them, and what was changed from what was asked (`remarks`)."""
+
+    trial: Bundle
+    evaluator: Bundle
+    slots: int
+    evaluators: int
+    remarks: tuple[str, ...] = ()
+
+
+def allocate(wanted: ResourcesSpec, nodes: Sequence[Node]) -> Allocation:
+    """Fit trials and evaluators on the nodes so that none of them waits for ever.
+
+    Raises UserError where not even one trial and one evaluator fit side by side, or where more evaluators are
+    asked for than fit beside one trial.
+    """
+    remarks: list[str] = []
+    has_gpu = any(node.gpus for node in nodes)
+    trial = _bundle("trial", wanted.trial.cpus, wanted.trial.gpus, nodes, has_gpu, remarks)
+    evaluator = _bundle("evaluator", wanted.evaluator.cpus, wanted.evaluator.gpus, nodes, has_gpu, remarks)
+    fits = _fits(trial, evaluator, 1, nodes)
+    if fits < 1:
+        raise UserError(
+            f"resources: one trial ({trial}) and one evaluator ({evaluator}) do not fit beside each other on "
+            f"{_describe(nodes)}: ask for less, or let them be auto"
+        )
+    asked = wanted.evaluator.count
+    evaluators = _share(trial, evaluator, nodes) if asked == "auto" else int(asked)
+    slots = _fits(trial, evaluator, evaluators, nodes)
+    if slots < 1:
+        raise UserError(
+            f"resources.evaluator.count: {evaluators} evaluators ({evaluator}) leave no room for a trial ({trial}) on "
+            f"{_describe(nodes)}: at most {_most_evaluators(trial, evaluator, nodes)}"
+        )
+    if wanted.max_concurrent != "auto":
+        if int(wanted.max_concurrent) > slots:
+            remarks.append(f"resources.max_concurrent: {wanted.max_concurrent} trials do not fit at once, running {slots}")
+        slots = min(slots, int(wanted.max_concurrent))
+    return Allocation(trial, evaluator, slots, evaluators, tuple(remarks))
+
+
+def _bundle(
+    who: str, cpus: float | str, gpus: float | str, nodes: Sequence[Node], has_gpu: bool, remarks: list[str]
+) -> Bundle:
+    total = sum(node.cpus for node in nodes)
+    auto_cpus = 1.0 if total >= 2 else total / 2
+    if gpus == "auto":
+        gpus = 0.5 if has_gpu else 0.0
+    elif float(gpus) > 0 and not has_gpu:
+        remarks.append(f"resources.{who}.gpus: {gpus:g} asked for, but there is no GPU here: running on CPUs")
+        gpus = 0.0
+    return Bundle(auto_cpus if cpus == "auto" else float(cpus), float(gpus))
+
+
+def _share(trial: Bundle, evaluator: Bundle, nodes: Sequence[Node]) -> int:
+    """A quarter of the places for evaluators, at least one."""
+    places = _fits(trial, evaluator, 1, nodes) + 1
+    wanted = max(1, places // 4)
+    return max(count for count in range(1, wanted + 1) if _fits(trial, evaluator, count, nodes) >= 1)
+
+
+def _most_evaluators(trial: Bundle, evaluator: Bundle, nodes: Sequence[Node]) -> int:
+    count = 1
+    while _fits(trial, evaluator, count + 1, nodes) >= 1:
+        count += 1
+    return count
+
+
+def _fits(trial: Bundle, evaluator: Bundle, evaluators: int, nodes: Sequence[Node]) -> int:
+    """How many trials fit once that many evaluators are placed, the fullest nodes first; -1 if those do not fit."""
+    free = sorted(nodes, key=lambda node: (node.gpus, node.cpus))
+    trials, left = 0, evaluators
+    for node in free:
+        placed = min(left, _count(node, evaluator))
+        left -= placed
+        trials += _count(Node(node.cpus - placed * evaluator.cpus, node.gpus - placed * evaluator.gpus), trial)
+    return trials if left == 0 else -1
+
+
+def _count(node: Node, bundle: Bundle) -> int:
+    """How many bundles fit on a node."""
+    limits = [
+        math.floor(have / need + 1e-9)
+        for have, need in ((node.cpus, bundle.cpus), (node.gpus, bundle.gpus))
+        if need > 0
+    ]
+    return max(0, min(limits)) if limits else 1_000
+
+
+def _describe(nodes: Sequence[Node]) -> str:
+    return "; ".join(f"a node with {Bundle(node.cpus, node.gpus)}" for node in nodes) or "a cluster without nodes"

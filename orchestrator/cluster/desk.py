@@ -1,0 +1,135 @@
+"""The driver's desk: between Tune, which trains, the pool, which evaluates, and the sweep, which decides."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
+from orchestrator.lifecycle import RETRY, event, key_of
+from orchestrator.plan import Plan
+from orchestrator.progress import Progress
+from orchestrator.records import Record
+from orchestrator.sweep import Sweep
+from orchestrator.training import Reached
+
+QUEUE_PER_EVALUATOR = 16  # assignments waiting, above which no new trial is begun
+
+
+class Desk:
+    """One stage, "search" or "finalist".
+
+    `splits` are object references by cell. `one_by_one` awaits each evaluation before the next trial is chosen, so that
+    the search does not depend on timing. After `deadline` (of the monotonic clock) no new trial is begun.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        pool: EvaluatorPool,
+        splits: Mapping[str, Any],
+        progress: Progress,
+        stage: str,
+        one_by_one: bool = False,
+        deadline: float = float("inf"),
+    ) -> None:
+        self.sweep, self.pool, self.splits, self.progress = sweep, pool, splits, progress
+        self.stage, self.one_by_one, self.deadline = stage, one_by_one, deadline
+        self._finalists = deque(sweep.finalists() if stage == "finalist" else [])
+        progress.stage(stage, self._total(), self._counts())
+        for assignment in sweep.unevaluated(stage):
+            pool.submit(assignment, splits[assignment.plan.cell])
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether so much waits to be evaluated that no trial should begin."""
+        return self.pool.pending >= QUEUE_PER_EVALUATOR * self.pool.size
+
+    def next_trial(self) -> Plan | None:
+        """The next trial of this stage; None when there is none left, or the time is up."""
+        if self.one_by_one:
+            self.drain()
+        if time.monotonic() > self.deadline:
+            return None
+        if self.stage == "finalist":
+            return self._finalists.popleft() if self._finalists else None
+        return self.sweep.next_trial()
+
+    def reached(self, plan: Plan, result: Mapping[str, Any]) -> bool:
+        """A trial is at a rung: whether it goes on."""
+        goes_on = self.sweep.reached(
+            plan, Reached(result["epoch"], result["metrics"], result["is_degenerate"], result["is_top"])
+        )
+        self._update()
+        return goes_on
+
+    def ended(self, plan: Plan, result: Mapping[str, Any] | None) -> None:
+        """A trial's training is over; `result` is the last one, None when its worker died too often."""
+        if result is None or result["status"] == "failed":
+            error = "the worker died more often than it is restarted" if result is None else result["error"]
+            self.sweep.ended(plan, "failed", error, {})
+        elif result["is_top"]:
+            self.reached(plan, result)  # Tune does not show its scheduler the last result of a trial
+            self.sweep.ended(plan, "completed", None, result["facts"])
+            self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
+        else:
+            self.sweep.ended(plan, "pruned", None, result["facts"])
+        self._say(self.sweep.records[plan.trial_id])
+        self.poll()
+
+    def poll(self, timeout: float = 0.0) -> None:
+        """Take in what evaluators finished."""
+        for verdict in self.pool.poll(timeout):
+            self._take(verdict)
+
+    def drain(self) -> None:
+        """Wait until nothing is left to be evaluated."""
+        while self.pool.pending:
+            self.poll(timeout=0.5)
+
+    def _take(self, verdict: Verdict) -> None:
+        plan = verdict.assignment.plan
+        if verdict.deaths:
+            row = event(plan.trial_id, RETRY, f"its evaluator died {verdict.deaths} times")
+            self.sweep.store.append("events", key_of(plan.trial_id, RETRY, row["at"]), [row])
+        self.sweep.evaluated(verdict.assignment, verdict.found, verdict.error)
+        self._say(self.sweep.records[plan.trial_id])
+
+    def _say(self, record: Record) -> None:
+        """One line about a trial that is over; nothing yet about one that waits for its evaluation."""
+        self._update()
+        state = self.sweep.state(record)
+        if state == "evaluating":
+            return
+        done = sum(count for name, count in self._counts().items() if name in ("completed", "pruned", "failed"))
+        self.progress.line(f"{self.stage} {done}/{self._total()}  {describe(record, state)}")
+
+    def _update(self) -> None:
+        best = [found[0] for cell in self.sweep.cells if (found := self.sweep.best(cell))]
+        self.progress.update(self._counts(), "; ".join(describe(record, "completed") for record in best))
+
+    def _counts(self) -> dict[str, int]:
+        return dict(self.sweep.counts(self.stage))
+
+    def _total(self) -> int:
+        return self.sweep.total(self.stage)
+
+
+def describe(record: Record, state: str) -> str:
+    """A trial in one line: id, cell, state, the figures it has, and its settings."""
+    plan = record.plan
+    figures = next((record.evaluations[name] for name in ("test", "final") if name in record.evaluations), None)
+    epochs = max(record.rungs, default=0)
+    figures = figures or record.rungs.get(epochs, {})
+    words = [plan.trial_id[:8], "" if plan.cell == "all" else plan.cell, state, f"epoch {epochs}"]
+    words += [
+        f"{label} {figures[name]:.1%}"
+        for name, label in (("clean_accuracy", "clean"), ("robust_accuracy", "robust"), ("robust_area", "area"))
+        if name in figures
+    ]
+    words += [f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in plan.params.items()]
+    if state == "failed" and record.ended and record.ended["error"]:
+        words.append(str(record.ended["error"]).strip().splitlines()[-1])
+    return "  ".join(word for word in words if word)

@@ -1,0 +1,133 @@
+"""A whole sweep on Ray: search, drain, finalists, drain."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
+
+from orchestrator.cluster.allocation import Allocation, allocate
+from orchestrator.cluster.desk import Desk
+from orchestrator.cluster.evaluators import EvaluatorPool
+from orchestrator.cluster.session import connected
+from orchestrator.cluster.trainable import Bench, TrialActor
+from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
+from orchestrator.plan import Plan
+from orchestrator.progress import Progress
+from orchestrator.rundir import open_run
+from orchestrator.spec import Spec
+from orchestrator.splits import load_test, load_training
+from orchestrator.sweep import Sizes, Sweep
+from orchestrator.training import TrainingData
+
+Data = TypeVar("Data")
+WORKER_DEATHS = 3  # how often a trial's worker may die before the trial has failed
+
+
+def run_sweep(spec: Spec, root: Path, progress: Progress, address: str | None = None, time_budget: float = float("inf")) -> None:
+    """Run a sweep into the run directory `root`, or go on with it; what is on record is not done again.
+
+    `time_budget` in seconds: after it no new trial is begun and no finalist stage. Raises UserError where the spec does
+    not fit the run directory or the cluster, KeyboardInterrupt where the user ends it (finished work is kept).
+    """
+    store = open_run(spec, root)
+    by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
+    sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
+    if sweep.is_searched and not _lacks_finalists(sweep):
+        progress.line("nothing to do: every trial is on record")
+        return
+    deadline = time.monotonic() + time_budget
+    with connected(address) as nodes:
+        allocation = allocate(spec.resources, nodes)
+        for remark in allocation.remarks:
+            progress.line(remark)
+        progress.line(describe(allocation))
+        with progress:
+            _run_stages(sweep, by_cell, allocation, progress, deadline)
+
+
+def describe(allocation: Allocation) -> str:
+    trials = f"{allocation.slots} trial{'s' * (allocation.slots != 1)} at a time ({allocation.trial} each)"
+    count = allocation.evaluators
+    return f"{trials}, {count} evaluator{'s' * (count != 1)} beside ({allocation.evaluator} each)"
+
+
+def _run_stages(
+    sweep: Sweep, data: Mapping[str, TrainingData], allocation: Allocation, progress: Progress, deadline: float
+) -> None:
+    references = _put(data)
+    validation = _put({name: found.validation for name, found in data.items()})
+    threads = max(1, int(allocation.trial.cpus))
+    bench = Bench(sweep.store, {name: sweep.rule(name) for name in sweep.cells}, references, threads)
+    pool = EvaluatorPool(sweep.store, allocation.evaluator, allocation.evaluators)
+    one_by_one = sweep.spec.resources.max_concurrent == 1
+    try:
+        if not sweep.is_searched:
+            _run_stage(Desk(sweep, pool, validation, progress, "search", one_by_one, deadline), bench, allocation)
+        if not sweep.spec.evaluation.test.finalists or time.monotonic() > deadline:
+            return
+        test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed))
+        for name, split in test.items():
+            sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
+        _run_stage(Desk(sweep, pool, _put(test), progress, "finalist", one_by_one, deadline), bench, allocation)
+    finally:
+        pool.close()
+
+
+def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
+    plans: dict[str, Plan] = {}
+    bundle = PlacementGroupFactory([{"CPU": allocation.trial.cpus, "GPU": allocation.trial.gpus}])
+    with tempfile.TemporaryDirectory(prefix="robustsweep-tune-", ignore_cleanup_errors=True) as scratch:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(TrialActor, bench=bench), bundle),
+            tune_config=TuneConfig(
+                search_alg=DeskSearcher(desk, plans),
+                scheduler=DeskScheduler(desk, plans),
+                num_samples=-1,
+                max_concurrent_trials=allocation.slots,
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=RunConfig(
+                name=desk.stage,
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=WORKER_DEATHS),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                callbacks=[DeskCallback(desk)],
+                verbose=0,
+            ),
+        ).fit()
+    desk.drain()
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["id"])
+
+
+def _by_cell(spec: Spec, load: Callable[[dict[str, Any]], Data]) -> dict[str, Data]:
+    """What `load` gives for the dataset of each cell, loaded once where cells share one."""
+    blocks = {cell.name: cell.dataset_block() for cell in spec.cells()}
+    loaded = {text: load(block) for text, block in {repr(block): block for block in blocks.values()}.items()}
+    return {name: loaded[repr(block)] for name, block in blocks.items()}
+
+
+def _put(by_cell: Mapping[str, Any]) -> dict[str, Any]:
+    """One object in the store per distinct value, however many cells share it."""
+    references = {id(value): ray.put(value) for value in {id(value): value for value in by_cell.values()}.values()}
+    return {name: references[id(value)] for name, value in by_cell.items()}
+
+
+def _sizes(data: TrainingData) -> Sizes:
+    return Sizes(f"{data.train.fingerprint}/{data.validation.fingerprint}", len(data.validation.labels))
+
+
+def _lacks_finalists(sweep: Sweep) -> bool:
+    return bool(sweep.spec.evaluation.test.finalists and (sweep.finalists() or sweep.counts("finalist")["evaluating"]))

@@ -1,0 +1,57 @@
+"""The worker in which Tune trains: a shell round `Trainer`, kept alive from one trial to the next."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from orchestrator.plan import Plan
+from orchestrator.store import Store
+from orchestrator.training import RungRule, Trainer, TrainingData
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every training worker of a sweep gets once. `data` and `rules` are by cell."""
+
+    store: Store
+    rules: dict[str, RungRule]
+    data: dict[str, Any]  # object references to TrainingData
+    threads: int
+
+
+class TrialActor(tune.Trainable):
+    """One `step` goes to the next rung. What fails is told as a result: Tune's retries are for workers that die."""
+
+    def setup(self, config: dict[str, Any], bench: Bench | None = None) -> None:
+        assert bench is not None
+        torch.set_num_threads(bench.threads)
+        self._bench = bench
+        self._trainer: Trainer | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._trainer = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            self._trainer = self._trainer or self._begin()
+            reached = self._trainer.advance()
+            facts = self._trainer.facts()
+        except Exception:
+            return {"status": "failed", "error": traceback.format_exc(), "done": True}
+        return asdict(reached) | {"status": "reached", "facts": facts, "done": reached.is_top}
+
+    def _begin(self) -> Trainer:
+        plan = Plan.from_json(self.config["plan"])
+        data: TrainingData = ray.get(self._bench.data[plan.cell])
+        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
+        return Trainer(plan, self._bench.rules[plan.cell], data, self._bench.store, device)

@@ -1,0 +1,72 @@
+"""Our searcher and scheduler as Tune sees them: two thin ends of the desk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.cluster.desk import Desk
+from orchestrator.plan import Plan
+
+
+class DeskSearcher(Searcher):  # type: ignore[misc]
+    """Tune asks it for trials and tells it when they end. Ids are ours; Tune's random ones are mapped to plans."""
+
+    def __init__(self, desk: Desk, plans: dict[str, Plan]) -> None:
+        super().__init__()
+        self._desk, self._plans = desk, plans
+
+    def suggest(self, trial_id: str) -> Any:
+        """The settings of the next trial, None for "later", FINISHED for "no more"."""
+        self._desk.poll()
+        if self._desk.must_wait:
+            self._desk.poll(timeout=0.2)
+            return None
+        plan = self._desk.next_trial()
+        if plan is None:
+            return Searcher.FINISHED
+        self._plans[trial_id] = plan
+        return {"id": plan.trial_id, "plan": plan.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._desk.ended(self._plans.pop(trial_id), None if error else result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the record."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (object, ())  # Tune pickles it for snapshots that we do not use, and the desk cannot be pickled
+
+
+class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Stops the trials that the sweep does not let go on."""
+
+    def __init__(self, desk: Desk, plans: dict[str, Plan]) -> None:
+        super().__init__()
+        self._desk, self._plans = desk, plans
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        plan = self._plans[trial.trial_id]
+        if result["status"] == "failed" or self._desk.reached(plan, result):
+            return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (object, ())
+
+
+class DeskCallback(Callback):  # type: ignore[misc]
+    """Takes in finished evaluations between Tune's steps."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        self._desk.poll()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (object, ())

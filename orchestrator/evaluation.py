@@ -1,0 +1,271 @@
+"""How robust a model is, measured from outside: an attack only hands in images, this file judges them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from attacks import Draws, Surface, Threat
+from attacks.losses import margin
+from attacks.sources import drawing, is_stochastic
+from orchestrator.cascade import AttackChoice, Stage, stages
+from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
+from orchestrator.passes import counted
+from orchestrator.statistics import wilson_interval
+
+AREA_FRACTIONS = (0.25, 0.5, 1.0)  # of eps: robust_area is the mean robust accuracy at these
+STOCHASTIC_PASSES = 10  # fresh draws behind each robust_probability
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What `evaluate_robustness` found. Every robust accuracy is an upper bound: a stronger attack may find less.
+
+    `curve` maps each eps to the robust accuracy there; `robust_area` is the mean at eps/4, eps/2 and eps where
+    the three were asked for, else None. `per_attack` and `per_example` are the grain (columns as in the tables
+    `attacks` and `examples`). `adversarials` is shaped like the images: row i is misclassified exactly where
+    example i is not robust, and a clean error gives the image itself.
+    """
+
+    threat: Threat
+    clean_accuracy: float
+    robust_accuracy: float
+    confidence_interval: tuple[float, float]
+    curve: dict[float, float]
+    robust_area: float | None
+    per_attack: pd.DataFrame
+    per_example: pd.DataFrame
+    adversarials: Tensor
+    doubts: list[Doubt] = field(default_factory=list)
+
+
+def evaluate_robustness(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat: Threat,
+    attacks: AttackChoice | Sequence[AttackChoice] = "strong_pgd",
+    eps: Sequence[float] = (),
+    seed: int = 0,
+    surface: Surface | None = None,
+    doubts: str = "cheap",
+    example_ids: Tensor | None = None,
+    batch_size: int = 256,
+) -> Robustness:
+    """Attack a classifier and say how much of its accuracy is left.
+
+    `images` are float [n, C, H, W] in [0, 1], `labels` int64 [n]; `model` gives logits [n, K]. The attacks run in
+    order, each on the examples that survived the ones before; `eps` adds radii to the threat's own, smallest
+    first, and an example fooled at a smaller one is not attacked again. Randomness is keyed by (seed,
+    example id, attack, eps), so the answer does not depend on batch size or order; `example_ids` default to
+    the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
+    that no attack saw and that chose no restart. The model's mode is left as found.
+
+    Raises ValueError where images, labels or logits are not what they must be.
+    """
+    if doubts not in ("off", "cheap", "full"):
+        raise ValueError(f"doubts: must be one of off, cheap, full, got {doubts!r}")
+    _check_inputs(images, labels)
+    ids = torch.arange(len(images)) if example_ids is None else example_ids.cpu()
+    cascade = stages(attacks)
+    was_training = model.training
+    model.eval()
+    try:
+        judge = _Judge(model, images.cpu(), labels.cpu(), Draws(seed, ids), surface or Surface(), batch_size, doubts != "off")
+        for level in sorted({*map(float, eps), threat.eps}):
+            for position, stage in enumerate(cascade):
+                judge.run(stage, position, Threat(threat.norm, level))
+    finally:
+        model.train(was_training)
+    return judge.result(threat, images.device)
+
+
+@dataclass
+class _Scores:
+    """What the model says of some images; for a stochastic model over several passes."""
+
+    prediction: Tensor  # int64 [n]
+    margin: Tensor  # [n], true logit minus best other
+    probability: Tensor  # [n], share of passes that were right
+
+    def select(self, index: Tensor) -> _Scores:
+        return _Scores(self.prediction[index], self.margin[index], self.probability[index])
+
+
+class _Judge:
+    """Keeps the worst image found for every example, and writes down each stage."""
+
+    def __init__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws, surface: Surface, batch_size: int, doubting: bool
+    ) -> None:
+        self.model, self.images, self.labels, self.draws = model, images, labels, draws
+        self.batch_size = batch_size
+        self.device = next((tensor.device for tensor in model.parameters()), images.device)
+        self.doubts: list[Doubt] = []
+        self.passes = STOCHASTIC_PASSES if surface.draws > 1 or is_stochastic(model) else 1
+        self._look_at_outputs(doubting)
+        everyone = torch.arange(len(images))
+        self.clean = self._scores(images, everyone, "clean")
+        self.worst = self.clean.select(everyone)
+        self.chosen_by = self.clean.margin.clone()  # what the choice among adversarials went by, never reported
+        self.adversarials = images.clone()
+        self.attack_rows: list[dict[str, object]] = []
+        self.example_frames: list[pd.DataFrame] = []
+        if doubting:
+            self._doubt(degenerate(self.clean.prediction, labels, self.classes))
+
+    @property
+    def robust(self) -> Tensor:
+        """Which examples no attack has fooled so far. bool [n]"""
+        return self.worst.probability > 0.5
+
+    def run(self, stage: Stage, position: int, threat: Threat) -> None:
+        """Attack the survivors, judge what comes back, write it down."""
+        alive = self.robust.nonzero().flatten()
+        started = time.perf_counter()
+        with counted(self.model) as passes:
+            returned = [self._attacked(stage, threat, part) for part in alive.split(self.batch_size)]
+        seconds = time.perf_counter() - started
+        if returned:
+            self._take(torch.cat(returned), alive, stage, threat)
+        fooled = len(alive) - int(self.robust.sum())
+        self._write_down(stage, position, threat, len(alive), fooled, passes.forward, passes.backward, seconds)
+
+    def result(self, threat: Threat, device: torch.device) -> Robustness:
+        per_attack = pd.DataFrame(self.attack_rows)
+        last = per_attack.groupby("eps", sort=True).last()
+        curve = {float(str(level)): float(value) for level, value in last["robust_accuracy"].items()}
+        low, high = float(last.loc[threat.eps, "ci_low"]), float(last.loc[threat.eps, "ci_high"])
+        area_levels = [threat.eps * fraction for fraction in AREA_FRACTIONS]
+        has_area = all(level in curve for level in area_levels)
+        return Robustness(
+            threat=threat,
+            clean_accuracy=self.clean.probability.double().mean().item(),
+            robust_accuracy=curve[threat.eps],
+            confidence_interval=(low, high),
+            curve=curve,
+            robust_area=sum(curve[level] for level in area_levels) / len(area_levels) if has_area else None,
+            per_attack=per_attack,
+            per_example=pd.concat(self.example_frames, ignore_index=True),
+            adversarials=self.adversarials.to(device),
+            doubts=self.doubts,
+        )
+
+    def _attacked(self, stage: Stage, threat: Threat, rows: Tensor) -> Tensor:
+        x, y = self.images[rows].to(self.device), self.labels[rows].to(self.device)
+        draws = self.draws.select(rows).fork(stage.id, repr(threat.eps)).to(self.device)
+        with torch.random.fork_rng(devices=[]):  # a stochastic layer without a source draws from torch's own
+            torch.manual_seed(self.draws.seed)
+            adversarial = stage.attack(self.model, x, y, threat, draws)
+        return adversarial.detach().to(self.images)
+
+    def _take(self, returned: Tensor, alive: Tensor, stage: Stage, threat: Threat) -> None:
+        """Keep what is inside the threat and worse for the model than what was known."""
+        allowed = threat.allows(self.images[alive], returned)
+        if not allowed.all():
+            self._doubt(outside_threat(stage.name, int((~allowed).sum()), len(alive)))
+        rows, returned = alive[allowed], returned[allowed]
+        if not len(rows):
+            return
+        choosing = self._scores(returned, rows, f"choose/{stage.id}/{threat.eps}")
+        is_worse = choosing.margin < self.chosen_by[rows]
+        if self.passes == 1:
+            is_worse |= choosing.probability < self.worst.probability[rows]
+        rows, returned = rows[is_worse], returned[is_worse]
+        if not len(rows):
+            return
+        self.chosen_by[rows] = choosing.margin[is_worse]
+        self.adversarials[rows] = returned
+        told = choosing.select(is_worse) if self.passes == 1 else self._scores(returned, rows, "report")
+        self.worst.prediction[rows] = told.prediction
+        self.worst.margin[rows] = told.margin
+        self.worst.probability[rows] = told.probability
+
+    @torch.no_grad()
+    def _scores(self, images: Tensor, rows: Tensor, purpose: str) -> _Scores:
+        """Judge images of the examples `rows` in fp32, on draws that belong to `purpose`. [m, C, H, W], [m]"""
+        parts = []
+        for here in torch.arange(len(rows)).split(self.batch_size):
+            x, y = images[here].to(self.device).float(), self.labels[rows[here]].to(self.device)
+            parts.append(self._scored_batch(x, y, self.draws.select(rows[here]).fork(purpose).to(self.device)))
+        prediction, gap, probability = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+        return _Scores(prediction, gap, probability)
+
+    def _scored_batch(self, x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        total, right = torch.zeros(()), torch.zeros(len(x), device=x.device)
+        for turn in range(self.passes):
+            with drawing(self.model, draws.fork(turn)):
+                logits = self.model(x).float()
+            if not logits.isfinite().all():
+                raise ValueError("the model's logits are not finite")
+            right += (logits.argmax(1) == y).float()
+            total = total.to(x.device) + (logits if self.passes == 1 else logits.log_softmax(1).exp())
+        return total.argmax(1), -margin(total / self.passes, y), right / self.passes
+
+    @torch.no_grad()
+    def _look_at_outputs(self, doubting: bool) -> None:
+        """Check the shape of the first logits, count the classes, look for chance and probabilities."""
+        x = self.images[: self.batch_size].to(self.device)
+        with drawing(self.model, self.draws.select(torch.arange(len(x))).fork("look").to(self.device)):
+            logits = self.model(x)
+            again = self.model(x) if self.passes == 1 else logits
+        if logits.ndim != 2 or logits.shape[1] <= int(self.labels.max()):
+            raise ValueError(
+                f"the model must give logits [n, K] with K > {int(self.labels.max())} (the largest label), "
+                f"got {list(logits.shape)} for {len(x)} images"
+            )
+        self.classes = logits.shape[1]
+        if not torch.equal(logits, again):
+            self.passes = STOCHASTIC_PASSES
+        if doubting:
+            self._doubt(random_outputs(logits, again))
+            self._doubt(gives_probabilities(logits))
+
+    def _doubt(self, doubt: Doubt | None) -> None:
+        if doubt is not None:
+            self.doubts.append(doubt)
+
+    def _write_down(
+        self, stage: Stage, position: int, threat: Threat, attacked: int, fooled: int, forward: int, backward: int, seconds: float
+    ) -> None:
+        n, robust = len(self.labels), self.robust
+        accuracy = self.worst.probability.double().mean().item()
+        low, high = wilson_interval(accuracy * n, n)
+        kind = {"attack": stage.name, "attack_id": stage.id, "norm": threat.norm, "eps": threat.eps}
+        self.attack_rows.append(
+            kind
+            | {"position": position, "attack_json": stage.json, "n": n, "n_attacked": attacked, "n_fooled": fooled}
+            | {"clean_accuracy": self.clean.probability.double().mean().item(), "robust_accuracy": accuracy}
+            | {"ci_low": low, "ci_high": high, "seconds": seconds}
+            | {"forward_passes": forward / max(attacked, 1), "backward_passes": backward / max(attacked, 1)}
+        )
+        distance = threat.distance(self.images.double(), self.adversarials.double())
+        rows = {
+            "example_id": self.draws.example_ids.numpy(),
+            "label": self.labels.cpu().numpy(),
+            "clean_prediction": self.clean.prediction.numpy(),
+            "adversarial_prediction": self.worst.prediction.numpy(),
+            "robust": robust.numpy(),
+            "robust_probability": self.worst.probability.double().numpy() if self.passes > 1 else float("nan"),
+            "distance": distance.masked_fill(robust, float("nan")).numpy(),
+            "margin": self.worst.margin.double().numpy(),
+        }
+        self.example_frames.append(pd.DataFrame(kind | rows))
+
+
+def _check_inputs(images: Tensor, labels: Tensor) -> None:
+    if images.ndim != 4 or not images.is_floating_point() or not len(images):
+        raise ValueError(f"images: must be float [n, C, H, W] with n > 0, got {images.dtype} {list(images.shape)}")
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"labels: must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}")
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images: must be in [0, 1], got values from {low:.4g} to {high:.4g}")
+    if labels.min() < 0:
+        raise ValueError(f"labels: must be >= 0, got {int(labels.min())}")

@@ -1,0 +1,79 @@
+"""Ranking by several objectives: non-dominated fronts and crowding (Deb et al. 2002, NSGA-II)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+
+def non_dominated_rank(values: Floats) -> Places:
+    """The front of each point, 0 for those that none dominates. [n, m], larger is better -> [n]
+
+    A point dominates another if it is nowhere worse and somewhere better; NaN counts as worst.
+    """
+    points, inverse = np.unique(_known(values), axis=0, return_inverse=True)
+    return _rank_distinct(points)[inverse.reshape(-1)]
+
+
+def crowding_distance(values: Floats) -> Floats:
+    """How lonely each point is in its front: the ends infinite, else the gaps to its neighbours, summed. -> [n]"""
+    points, rank = _known(values), non_dominated_rank(values)
+    distance = np.zeros(len(points))
+    for front in range(rank.max(initial=-1) + 1):
+        members = np.flatnonzero(rank == front)
+        distance[members] = _crowding(points[members])
+    return distance
+
+
+def front_order(values: Floats) -> Places:
+    """The points, best first: by front, then the lonelier, then as given. [n, m] -> [n]
+
+    With one objective this is its order.
+    """
+    rank, distance = non_dominated_rank(values), crowding_distance(values)
+    return np.lexsort((np.arange(len(rank)), -distance, rank)).astype(np.int64)
+
+
+def _known(values: Floats) -> Floats:
+    points = np.asarray(values, dtype=np.float64)
+    if points.ndim != 2:
+        raise ValueError(f"values: must be [n, m], got {list(points.shape)}")
+    return np.where(np.isnan(points), -np.inf, points)
+
+
+def _rank_distinct(points: Floats) -> Places:
+    """Fronts of distinct points: among these, nowhere worse is enough to dominate."""
+    n, m = points.shape
+    rank = np.zeros(n, dtype=np.int64)
+    if m == 1:
+        return np.arange(n, dtype=np.int64)[::-1].copy()  # `points` came sorted
+    dominates = np.ones((n, n), dtype=bool)
+    for objective in points.T:
+        dominates &= objective[:, None] >= objective[None, :]
+    np.fill_diagonal(dominates, False)
+    waiting_for = dominates.sum(axis=0)
+    front, current = 0, np.flatnonzero(waiting_for == 0)
+    while len(current):
+        rank[current] = front
+        waiting_for -= dominates[current].sum(axis=0)
+        waiting_for[current] = -1
+        front, current = front + 1, np.flatnonzero(waiting_for == 0)
+    return rank
+
+
+def _crowding(points: Floats) -> Floats:
+    """Within one front. An objective in which all are equal says nothing; infinite figures are put at the nearest
+    finite one, so that gaps stay numbers."""
+    distance = np.zeros(len(points))
+    for objective in points.T:
+        finite = objective[np.isfinite(objective)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        if low < high:
+            order = np.argsort(objective, kind="stable")
+            line = np.clip(objective[order], low, high)
+            distance[order[[0, -1]]] = np.inf
+            distance[order[1:-1]] += (line[2:] - line[:-2]) / (high - low)
+    return distance

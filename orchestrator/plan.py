@@ -1,0 +1,81 @@
+"""A trial, fully said: everything a worker must know to train one configuration with one seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from attacks import Draws, Threat
+from defenses import DEFENSES, NETWORKS, Training
+from orchestrator.build import make
+from orchestrator.identity import config_id, method_source, trial_id
+from orchestrator.space import Configuration
+from orchestrator.spec import Cell
+
+Block = dict[str, Any]  # a normalised block of the spec: JSON values only
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One trial. `stage` is "search" or "finalist"; `number` counts the asks of its cell and stage."""
+
+    trial_id: str
+    config_id: str
+    cell: str
+    number: int
+    stage: str
+    seed: int
+    fingerprint: str
+    dataset: Block
+    threat: Block
+    network: Block
+    defense: Block
+    training: Block
+    params: Block
+
+    @classmethod
+    def of(cls, cell: Cell, configuration: Configuration, fingerprint: str, seed: int, number: int) -> Plan:
+        """The search trial of one configuration of one cell."""
+        threat = {"norm": cell.threat.norm, "eps": cell.threat.eps}
+        plan = cls(
+            "", "", cell.name, number, "search", seed, fingerprint, cell.dataset_block(), threat,
+            configuration.network, configuration.defense, configuration.training, configuration.params,
+        )  # fmt: skip
+        return plan._identified()
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def as_finalist(self, seed: int, number: int) -> Plan:
+        """The same configuration, to be trained again with a fresh seed and attacked on the test split."""
+        return replace(self, stage="finalist", seed=seed, number=number)._identified()
+
+    def make_threat(self) -> Threat:
+        return Threat(**self.threat)
+
+    def make_defense(self) -> Any:
+        return make(DEFENSES, self.defense)
+
+    def make_network(self) -> Any:
+        return make(NETWORKS, self.network)
+
+    def make_training(self) -> Training:
+        return Training(**self.training, threat=self.make_threat())
+
+    def draws(self, example_ids: Any) -> Draws:
+        """The source of everything random in this trial's training, keyed by the ids of its rows."""
+        return Draws(self.seed, example_ids).fork("training")
+
+    def _identified(self) -> Plan:
+        defense, network = self.make_defense(), self.make_network()
+        trained_against = self.make_threat() if defense.uses_threat else None
+        source = method_source(type(defense), type(network))
+        facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
+        return replace(
+            self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)
+        )

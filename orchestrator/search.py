@@ -1,0 +1,140 @@
+"""The search in one cell of the matrix: an Optuna study that is rebuilt from what was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from orchestrator.space import Configuration, Space
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One suggestion as it is recorded: enough to put it back into a study of another process."""
+
+    number: int
+    params: dict[str, Any]  # in the sampler's own coordinates
+    distributions: dict[str, str]  # JSON, by path
+    sampler_attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a suggestion ended. `values` are the objectives (None unless completed), `rungs` the first objective by epoch.
+
+    A constraint holds when its value is at most 0.
+    """
+
+    status: str  # completed, pruned, failed
+    values: tuple[float, ...] | None = None
+    rungs: Mapping[int, float] | None = None
+    constraints: Mapping[str, float] | None = None
+
+
+class Study:
+    """Asks and tells over one `Space`.
+
+    The sampler is made anew for each ask from (seed, number), so a study that was rebuilt suggests what the
+    undisturbed one would have. `directions` are "maximize" or "minimize", one per objective.
+    """
+
+    def __init__(
+        self, space: Space, sampler: str, directions: Sequence[str], seed: int, fixed: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self.space, self.sampler, self.seed, self.fixed = space, sampler, seed, list(fixed)
+        self._study = optuna.create_study(directions=list(directions), sampler=RandomSampler(seed=0))
+
+    @property
+    def asks(self) -> int:
+        """How many suggestions there have been, repeats included; the number of the next one."""
+        return len(self._study.get_trials(deepcopy=False))
+
+    def ask(self) -> tuple[Asked, Configuration]:
+        """The next suggestion; the first ones are those given as `fixed`."""
+        number = self.asks
+        self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number))
+        if number < len(self.fixed):
+            self._study.enqueue_trial(dict(self.fixed[number]))
+        trial = self._study.ask()
+        configuration = self.space.configure(
+            lambda path, hole: hole.value(_suggest(trial, path, hole.distribution()))
+        )
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        distributions = {path: distribution_to_json(kind) for path, kind in frozen.distributions.items()}
+        attrs = {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}
+        return Asked(number, dict(frozen.params), distributions, attrs), configuration
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Say how a suggestion ended. Saying it twice is an error of ours (RuntimeError from Optuna)."""
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        for key, value in (outcome.constraints or {}).items():
+            trial.set_constraint(key, value)
+        if outcome.status == "completed":
+            self._study.tell(trial, list(outcome.values or ()))
+        elif outcome.status == "pruned":
+            for epoch, value in self._reported(outcome).items():
+                trial.report(value, epoch)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def rebuild(self, asked: Asked, outcome: Outcome | None) -> None:
+        """Put back a recorded suggestion, in order of number; without an outcome it is still running."""
+        states = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        reported = self._reported(outcome) if outcome and outcome.status == "pruned" else {}
+        is_complete = outcome is not None and outcome.status == "completed"
+        self._study.add_trial(
+            create_trial(
+                state=states[outcome.status] if outcome else TrialState.RUNNING,
+                values=list(outcome.values or ()) if outcome and is_complete else list(reported.values())[-1:] or None,
+                params=asked.params,
+                distributions={path: json_to_distribution(text) for path, text in asked.distributions.items()},
+                system_attrs=dict(asked.sampler_attrs),
+                intermediate_values=dict(reported),
+                constraints=dict(outcome.constraints) if outcome and outcome.constraints else None,
+            )
+        )
+
+    def _reported(self, outcome: Outcome) -> Mapping[int, float]:
+        """Rung figures as Optuna may hear them: with several objectives its TPE raises on them."""
+        return (outcome.rungs or {}) if len(self._study.directions) == 1 else {}
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    if name == "random":
+        return RandomSampler(seed=seed)
+    if name == "tpe":
+        return TPESampler(seed=seed)
+    raise ValueError(f"search.sampler: must be one of random, tpe, got {name!r}")
+
+
+def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> Any:
+    if isinstance(kind, FloatDistribution):
+        return trial.suggest_float(path, kind.low, kind.high, step=kind.step, log=kind.log)
+    if isinstance(kind, IntDistribution):
+        return trial.suggest_int(path, kind.low, kind.high, step=kind.step, log=kind.log)
+    assert isinstance(kind, CategoricalDistribution)
+    return trial.suggest_categorical(path, kind.choices)
+
+
+def _seed_of(seed: int, number: int) -> int:
+    digest = hashlib.blake2b(json.dumps([seed, number]).encode(), digest_size=4).digest()
+    return int.from_bytes(digest)

@@ -1,0 +1,269 @@
+"""Decides: what to train next, who goes on, what to evaluate, who is a finalist. No Ray here; the store is its memory."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.asha import SuccessiveHalving
+from orchestrator.goals import Goals
+from orchestrator.judging import Assignment
+from orchestrator.lifecycle import ENDED, REPEAT, event, key_of
+from orchestrator.measuring import Measurement
+from orchestrator.plan import Plan
+from orchestrator.records import Record, Repeat, asked_to_json, read_records
+from orchestrator.search import Asked, Outcome, Study
+from orchestrator.spec import Cell, Spec, evaluation_sizes
+from orchestrator.store import Store
+from orchestrator.training import Reached, RungRule
+
+REPEATS_IN_A_ROW = 20  # known configurations suggested one after the other, after which a cell's search ends
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What must be known of a cell's data before anything is trained: its content, its validation and test rows."""
+
+    fingerprint: str
+    validation: int
+    test: int | None = None  # known when the finalists begin: nothing before may read the test split
+
+
+class Sweep:
+    """One sweep: a study per cell, the rungs, every trial on record; rebuilt from the store when made."""
+
+    def __init__(self, spec: Spec, store: Store, sizes: Mapping[str, Sizes]) -> None:
+        self.spec, self.store, self.sizes = spec, store, dict(sizes)
+        self.cells = {cell.name: cell for cell in spec.cells()}
+        self.goals = Goals(spec.search.objectives, spec.search.constraints)
+        self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
+        self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
+        self.records, repeats = read_records(store)
+        self.exhausted: set[str] = set()
+        self._repeats = Counter[str]()
+        self._numbers: dict[str, list[int]] = {}
+        self._rebuild(repeats)
+        self._cut_off = deque(record.plan for record in self._searched() if record.ended is None)
+
+    def next_trial(self) -> Plan | None:
+        """The next search trial: one that was cut off, else a new one; None when the search is over."""
+        if self._cut_off:
+            return self._cut_off.popleft()
+        while (name := self._neediest_cell()) is not None:
+            plan = self._ask(self.cells[name])
+            if plan is not None:
+                return plan
+        return None
+
+    def finalists(self) -> list[Plan]:
+        """The finalist trials that have not ended: the best of each cell, once per fresh seed."""
+        test, plans = self.spec.evaluation.test, []
+        for name in self.cells:
+            for place, record in enumerate(self.best(name)[: test.finalists]):
+                for turn in range(test.seeds):
+                    plans.append(record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn))
+        for plan in plans:
+            if plan.trial_id not in self.records:
+                self._record_ask(plan, Asked(plan.number, {}, {}, {}))
+        return [plan for plan in plans if self.records[plan.trial_id].ended is None]
+
+    def best(self, cell: str) -> list[Record]:
+        """The completed search trials of a cell, best first; degenerate models are left out."""
+        done = [r for r in self._searched() if r.plan.cell == cell and "final" in r.evaluations and not r.is_degenerate]
+        return [done[place] for place in self.goals.order([self._figures(record) for record in done])]
+
+    def rule(self, cell: str) -> RungRule:
+        """When the trials of a cell are compared, and by what."""
+        scheduler = self.spec.scheduler
+        grace = scheduler.grace_epochs if scheduler.name == "asha" else 10**9
+        return RungRule(self.measurement("rung", cell), grace, scheduler.reduction_factor)
+
+    def measurement(self, evaluation: str, cell: str) -> Measurement:
+        """What an evaluation measures: rung and final on rows of the validation split that do not overlap."""
+        sizes, spec = self.sizes[cell], self.spec.evaluation
+        rung, final = evaluation_sizes(self.spec, sizes.validation)
+        if evaluation == "rung":
+            return Measurement("rung", "validation", 0, rung, tuple(spec.rung.attacks), self.goals.need_curve)
+        if evaluation == "final":
+            return Measurement("final", "validation", rung, rung + final, tuple(spec.final.attacks), True)
+        assert sizes.test is not None
+        test = min(spec.test.examples or sizes.test, sizes.test)
+        return Measurement("test", "test", 0, test, tuple(spec.test.attacks), True)
+
+    def reached(self, plan: Plan, reached: Reached) -> bool:
+        """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
+        record = self.records[plan.trial_id]
+        record.rungs[reached.epoch] = reached.metrics
+        if reached.is_degenerate:
+            record.degenerate_rungs.add(reached.epoch)
+        if plan.stage != "search":
+            return True
+        self._compare(record, reached.epoch)
+        return reached.is_top or self.halving.goes_on(plan.cell, reached.epoch, plan.trial_id)
+
+    def ended(self, plan: Plan, status: str, error: str | None, facts: Mapping[str, Any]) -> None:
+        """Record how a trial's training ended (completed, pruned, failed) and tell the search, unless it is to be evaluated."""
+        record = self.records[plan.trial_id]
+        record.ended = {
+            "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
+            "started_at": record.asked_at.isoformat(), **facts,
+        }  # fmt: skip
+        row = event(plan.trial_id, ENDED, record.ended)
+        self.store.replace("events", f"{plan.trial_id}.ended", [row])
+        if status != "completed":
+            self._settle(record)
+
+    def evaluated(self, assignment: Assignment, found: Mapping[str, Any] | None, error: str | None) -> None:
+        """Take in what an evaluator found; a trial that could not be evaluated has failed."""
+        record = self.records[assignment.plan.trial_id]
+        if found is None:
+            self.ended(record.plan, "failed", error, self._facts(record))
+            return
+        record.evaluations[assignment.measurement.evaluation] = dict(found["metrics"])
+        record.is_degenerate = record.is_degenerate or found["is_degenerate"]
+        self._settle(record)
+
+    def assignment(self, plan: Plan) -> Assignment:
+        """The evaluation that a trial which reached the top is due."""
+        record = self.records[plan.trial_id]
+        assert record.ended is not None
+        evaluation = "final" if plan.stage == "search" else "test"
+        return Assignment(plan, int(record.ended["checkpoint_epoch"]), self.measurement(evaluation, plan.cell))
+
+    def unevaluated(self, stage: str) -> list[Assignment]:
+        """What earlier runs trained to the top and did not evaluate."""
+        due = "final" if stage == "search" else "test"
+        return [
+            self.assignment(record.plan)
+            for record in self.records.values()
+            if record.plan.stage == stage and record.ended and record.ended["status"] == "completed" and due not in record.evaluations
+        ]
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether every search trial that is wanted is asked for, trained and evaluated."""
+        under_way = any(self.state(record) in ("running", "evaluating") for record in self._searched())
+        return not under_way and self._neediest_cell() is None
+
+    def counts(self, stage: str) -> Counter[str]:
+        """The trials of a stage by state: running, evaluating, completed, pruned, failed."""
+        return Counter(self.state(record) for record in self.records.values() if record.plan.stage == stage)
+
+    def total(self, stage: str) -> int:
+        """How many trials a stage will have had in the end, as far as is known now."""
+        asked = Counter(record.plan.cell for record in self.records.values() if record.plan.stage == stage)
+        if stage == "finalist":
+            return asked.total()
+        return sum(asked[name] if name in self.exhausted else max(asked[name], self.spec.search.trials) for name in self.cells)
+
+    def state(self, record: Record) -> str:
+        if record.ended is None:
+            return "running"
+        status = str(record.ended["status"])
+        due = "final" if record.plan.stage == "search" else "test"
+        return "evaluating" if status == "completed" and due not in record.evaluations else status
+
+    def _study(self, cell: Cell) -> Study:
+        return Study(cell.space, self.spec.search.sampler, self.goals.directions, self.spec.seed, cell.fixed)
+
+    def _searched(self) -> list[Record]:
+        return [record for record in self.records.values() if record.plan.stage == "search"]
+
+    def _neediest_cell(self) -> str | None:
+        """The cell with the fewest trials that still lacks some."""
+        asked = Counter(record.plan.cell for record in self._searched())
+        open_cells = [n for n in self.cells if asked[n] < self.spec.search.trials and n not in self.exhausted]
+        return min(open_cells, key=lambda name: asked[name], default=None)
+
+    def _ask(self, cell: Cell) -> Plan | None:
+        """A new trial of a cell; None when the suggestion was a repeat, which is recorded and told again."""
+        asked, configuration = self.studies[cell.name].ask()
+        by_threat = "threat" in self.spec.matrix
+        plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, asked.number, by_threat)
+        self._numbers.setdefault(plan.trial_id, []).append(asked.number)
+        if plan.trial_id not in self.records:
+            self._repeats[cell.name] = 0
+            self._record_ask(plan, asked)
+            return plan
+        self._repeats[cell.name] += 1
+        if self._repeats[cell.name] >= REPEATS_IN_A_ROW:
+            self.exhausted.add(cell.name)
+        now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
+        self.store.append("events", key_of(plan.trial_id, REPEAT, now), [event(plan.trial_id, REPEAT, evidence, at=now)])
+        outcome = self._outcome(self.records[plan.trial_id])
+        if outcome is not None:
+            self.studies[cell.name].tell(asked.number, outcome)
+        return None
+
+    def _record_ask(self, plan: Plan, asked: Asked) -> None:
+        record = Record(plan, asked, datetime.now(UTC))
+        self.records[plan.trial_id] = record
+        self.store.append("asks", plan.trial_id, [self._ask_row(record)])
+
+    def _ask_row(self, record: Record) -> dict[str, Any]:
+        plan = record.plan
+        return {
+            "trial_id": plan.trial_id, "number": plan.number, "cell": plan.cell, "config_json": plan.to_json(),
+            "asked_at": record.asked_at, **asked_to_json(record.asked),
+        }  # fmt: skip
+
+    def _settle(self, record: Record) -> None:
+        """A trial is over: tell its study, every time it was suggested, and write its row."""
+        outcome = self._outcome(record)
+        if record.plan.stage == "search" and outcome is not None:
+            for number in self._numbers[record.plan.trial_id]:
+                self.studies[record.plan.cell].tell(number, outcome)
+        self.write_row(record)
+
+    def write_row(self, record: Record) -> None:
+        """Derive the trial's row of `trials` from the other tables."""
+        trial_id = record.plan.trial_id
+        grain = {name: self.store.read_trial(name, trial_id) for name in ("epochs", "attacks", "examples", "events")}
+        row = trial_row(self._ask_row(record), **grain)
+        row |= {"sweep": self.spec.name, **self.provenance}
+        self.store.replace("trials", trial_id, [row])
+
+    provenance: Mapping[str, Any] = {"code_version": None, "spec_hash": None}
+
+    def _compare(self, record: Record, epoch: int) -> None:
+        values = self.goals.gains(record.rungs[epoch] | self._facts(record))
+        self.halving.record(record.plan.cell, epoch, record.plan.trial_id, values, epoch in record.degenerate_rungs)
+
+    def _outcome(self, record: Record) -> Outcome | None:
+        """How a trial ended, as its study hears it; None while it is under way."""
+        state = self.state(record)
+        if state in ("running", "evaluating"):
+            return None
+        if state == "completed":
+            figures = self._figures(record)
+            constraints = self.goals.violations(figures) | {"degenerate": float(record.is_degenerate)}
+            return Outcome("completed", self.goals.values(figures), None, constraints)
+        known = {epoch: found | self._facts(record) for epoch, found in sorted(record.rungs.items())}
+        rungs = {epoch: self.goals.values(found)[0] for epoch, found in known.items() if self.goals.are_known(found)}
+        return Outcome(state, None, rungs, {"degenerate": float(bool(record.degenerate_rungs & set(list(rungs)[-1:])))})
+
+    def _figures(self, record: Record) -> dict[str, float]:
+        due = "final" if record.plan.stage == "search" else "test"
+        return record.evaluations[due] | self._facts(record)
+
+    def _facts(self, record: Record) -> dict[str, Any]:
+        """Of an ended trial: what is known without an evaluation, `seconds` of training and `parameters` among them."""
+        said = dict(record.ended or {})
+        extra = {"seconds": said["train_seconds"]} if "train_seconds" in said else {}
+        return {name: value for name, value in said.items() if name not in ("status", "error", "stage", "seed", "started_at")} | extra
+
+    def _rebuild(self, repeats: list[Repeat]) -> None:
+        """Put every recorded suggestion back into its study, and every rung figure into its rung."""
+        known = {record.plan.trial_id: record for record in self._searched()}
+        asks = [(record.asked, record) for record in known.values()]
+        asks += [(repeat.asked, known[repeat.trial_id]) for repeat in repeats if repeat.trial_id in known]
+        for asked, record in sorted(asks, key=lambda pair: pair[0].number):
+            self.studies[record.plan.cell].rebuild(asked, self._outcome(record))
+            self._numbers.setdefault(record.plan.trial_id, []).append(asked.number)
+        for record in known.values():
+            for epoch, found in record.rungs.items():
+                if self.goals.are_known(found | self._facts(record)):
+                    self._compare(record, epoch)

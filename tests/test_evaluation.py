@@ -1,0 +1,213 @@
+"""Claims about the judge: what an attack hands in is judged from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks import Draws, Threat
+from orchestrator import evaluate_robustness
+
+LINF = Threat("linf", 0.1)
+
+
+class Ramp(nn.Module):
+    """Two classes, decided by the mean pixel: class 1 above 0.5. Its linf distance is |mean - 0.5|."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        return torch.stack([0.5 - mean, mean - 0.5], 1) * 20
+
+
+def ramp_images(*means: float) -> Tensor:
+    return torch.tensor(means)[:, None, None, None].expand(-1, 1, 4, 4).clone()
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Adds `by` to every pixel: to be inside or outside the threat at will."""
+
+    by: float = 0.0
+    name: ClassVar[str] = "shift"
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
+        return x + self.by
+
+
+IMAGES, LABELS = ramp_images(0.55, 0.45, 0.65, 0.2, 0.7), torch.tensor([1, 0, 1, 0, 0])
+
+
+def test_figures_of_a_model_whose_distances_are_known() -> None:
+    found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["pgd"], doubts="off")
+    assert found.clean_accuracy == pytest.approx(0.8)
+    assert found.robust_accuracy == pytest.approx(0.4)  # 0.55 and 0.45 fall at 0.1; 0.7 is a clean error
+    low, high = found.confidence_interval
+    assert 0 < low < 0.4 < high < 1
+
+
+def test_adversarials_are_wrong_exactly_where_examples_are_not_robust_and_errors_give_the_image() -> None:
+    found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["noise", "fgsm", "pgd"], doubts="off")
+    last = found.per_example[found.per_example["attack"] == "pgd"]
+    wrong = Ramp()(found.adversarials).argmax(1) != LABELS
+    assert wrong.tolist() == (~last["robust"]).tolist()
+    assert torch.equal(found.adversarials[4], IMAGES[4])
+    assert LINF.allows(IMAGES, found.adversarials).all()
+
+
+def test_an_attack_that_leaves_the_ball_is_not_counted_and_is_said() -> None:
+    found = evaluate_robustness(Ramp(), ramp_images(0.55), torch.tensor([1]), threat=LINF, attacks=[Shift(-0.3)])
+    assert found.robust_accuracy == 1.0
+    assert [d.kind for d in found.doubts if d.severity == "severe"].count("outside_threat") == 1
+
+
+def test_an_attack_that_leaves_the_box_is_not_counted() -> None:
+    found = evaluate_robustness(Ramp(), ramp_images(0.02), torch.tensor([0]), threat=LINF, attacks=[Shift(-0.05)])
+    assert "outside_threat" in [d.kind for d in found.doubts]
+
+
+def test_survivors_go_on_and_robust_accuracy_is_cumulative() -> None:
+    found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=[Shift(-0.06), Shift(0.06), Shift(0.0)])
+    rows = found.per_attack
+    assert rows["n_attacked"].tolist() == [4, 3, 2]
+    assert rows["n_fooled"].tolist() == [1, 1, 0]
+    assert rows["robust_accuracy"].tolist() == pytest.approx([0.6, 0.4, 0.4])
+    assert rows["position"].tolist() == [0, 1, 2]
+
+
+def test_summaries_equal_what_the_rows_say() -> None:
+    found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["fgsm", "pgd"], eps=[0.025, 0.05])
+    for row in found.per_attack.to_dict("records"):
+        mine = found.per_example[(found.per_example["attack_id"] == row["attack_id"]) & (found.per_example["eps"] == row["eps"])]
+        assert len(mine) == row["n"]
+        assert mine["robust"].mean() == pytest.approx(row["robust_accuracy"])
+        assert (mine["label"] == mine["clean_prediction"]).mean() == pytest.approx(row["clean_accuracy"])
+        assert mine["distance"].isna().tolist() == mine["robust"].tolist()
+
+
+def test_an_example_fooled_at_a_smaller_eps_is_not_attacked_again() -> None:
+    images, labels = ramp_images(0.52, 0.54, 0.57, 0.9), torch.tensor([1, 1, 1, 1])
+    found = evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=["fgsm"], eps=[0.025, 0.05])
+    assert found.per_attack["n_attacked"].tolist() == [4, 3, 2]
+    assert found.curve == pytest.approx({0.025: 0.75, 0.05: 0.5, 0.1: 0.25})
+    assert found.robust_area == pytest.approx(0.5)
+
+
+def test_without_the_curve_there_is_no_area() -> None:
+    assert evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"]).robust_area is None
+
+
+def test_passes_are_counted_per_attacked_example() -> None:
+    images, labels = ramp_images(0.9, 0.95, 0.1), torch.tensor([1, 1, 0])
+    found = evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=[{"name": "pgd", "steps": 7}])
+    row = found.per_attack.iloc[0]
+    assert row["backward_passes"] == 7
+    assert row["forward_passes"] == 8  # the last step is scored
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_the_answer_does_not_depend_on_batch_size_or_global_seed(batch_size: int) -> None:
+    torch.manual_seed(batch_size)
+    attacks = [{"name": "noise"}, {"name": "pgd", "restarts": 2}]
+    found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=attacks, batch_size=batch_size)
+    again = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=attacks)
+    assert torch.equal(found.adversarials, again.adversarials)
+
+
+def test_the_model_keeps_its_mode() -> None:
+    model = Ramp().train()
+    evaluate_robustness(model, IMAGES, LABELS, threat=LINF, attacks=["fgsm"])
+    assert model.training
+
+
+def test_at_eps_zero_robust_accuracy_is_clean_accuracy() -> None:
+    found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=Threat("l2", 0.0), attacks=["pgd", "noise"])
+    assert found.robust_accuracy == found.clean_accuracy
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(1, keepdim=True) * 0 + torch.tensor([1.0, 0.0, 0.0])
+
+
+def test_a_constant_model_is_degenerate_though_no_attack_fools_it() -> None:
+    found = evaluate_robustness(Constant(), ramp_images(*[0.5] * 9), torch.arange(9) % 3, threat=LINF, attacks=["pgd"])
+    assert found.robust_accuracy == found.clean_accuracy
+    assert ("degenerate", "severe") in [(d.kind, d.severity) for d in found.doubts]
+
+
+def test_a_good_model_raises_no_doubt() -> None:
+    images, labels = ramp_images(0.1, 0.2, 0.8, 0.9), torch.tensor([0, 0, 1, 1])
+    assert evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=["pgd"]).doubts == []
+
+
+def test_probabilities_instead_of_logits_are_said() -> None:
+    model = nn.Sequential(Ramp(), nn.Softmax(1))
+    found = evaluate_robustness(model, IMAGES, LABELS, threat=LINF, attacks=["fgsm"])
+    assert "probabilities" in [d.kind for d in found.doubts]
+
+
+class Coin(nn.Module):
+    """Right with probability 3/4 whatever the image, on draws given by the evaluator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: Draws | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.draws is not None or torch.is_grad_enabled()
+        luck = self.draws.uniform(1) if self.draws is not None else torch.rand(len(x), 1)
+        return torch.cat([(luck - 0.25), (0.25 - luck)], 1) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def test_a_stochastic_model_is_judged_by_its_expected_accuracy_on_fresh_draws() -> None:
+    images, labels = ramp_images(*[0.5] * 400), torch.zeros(400, dtype=torch.long)
+    attacks = [{"name": "pgd", "steps": 2, "restarts": 5}]
+    found = evaluate_robustness(Coin(), images, labels, threat=LINF, attacks=attacks, doubts="off")
+    assert found.clean_accuracy == pytest.approx(0.75, abs=0.03)
+    assert found.robust_accuracy == pytest.approx(0.75, abs=0.03)  # picking the unluckiest restart does not count
+    assert found.per_example["robust_probability"].between(0, 1).all()
+
+
+class Moody(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Ramp()(x) + torch.rand(len(x), 2)
+
+
+def test_undeclared_randomness_is_said() -> None:
+    found = evaluate_robustness(Moody(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"])
+    assert "random_outputs" in [d.kind for d in found.doubts]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES * 255, LABELS, r"must be in \[0, 1\]"),
+        (IMAGES, LABELS[:3], "labels: must be integers"),
+        (IMAGES, LABELS + 5, "must give logits"),
+        (IMAGES, LABELS - 1, "must be >= 0"),
+        ((IMAGES * 255).byte(), LABELS, "must be float"),
+        (IMAGES[:0], LABELS[:0], "n > 0"),
+        (IMAGES * float("nan"), LABELS, r"must be in \[0, 1\]"),
+    ],
+)
+def test_wrong_inputs_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=["fgsm"])
+
+
+def test_an_unknown_attack_is_refused_and_the_nearest_offered() -> None:
+    with pytest.raises(ValueError, match="pgd"):
+        evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["pgdd"])
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Ramp()(x) / 0
+
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate_robustness(Broken(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"], doubts="off")
