@@ -97,6 +97,11 @@ class _Scores:
     def select(self, index: Tensor) -> _Scores:
         return _Scores(self.prediction[index], self.margin[index], self.probability[index])
 
+    def put(self, index: Tensor, scores: _Scores) -> None:
+        self.prediction[index], self.margin[index], self.probability[index] = (
+            scores.prediction, scores.margin, scores.probability,
+        )  # fmt: skip
+
 
 class _Judge:
     """Keeps the worst image found for every example, and writes down each stage."""
@@ -113,7 +118,8 @@ class _Judge:
         everyone = torch.arange(len(images))
         self.clean = self._scores(images, everyone, "clean")
         self.worst = self.clean.select(everyone)
-        self.chosen_by = self.clean.margin.clone()  # what the choice among adversarials went by, never reported
+        # What choices go by. A stochastic model's is on draws of its own: figures that were chosen are never reported.
+        self.choosing = (self.clean if self.passes == 1 else self._scores(images, everyone, "choose")).select(everyone)
         self.adversarials = images.clone()
         self.attack_rows: list[dict[str, object]] = []
         self.example_frames: list[pd.DataFrame] = []
@@ -127,14 +133,15 @@ class _Judge:
 
     def run(self, stage: Stage, position: int, threat: Threat) -> None:
         """Attack the survivors, judge what comes back, write it down."""
-        alive = self.robust.nonzero().flatten()
+        alive = (self.choosing.probability > 0.5).nonzero().flatten()
+        were_robust = int(self.robust.sum())
         started = time.perf_counter()
         with counted(self.model) as passes:
             returned = [self._attacked(stage, threat, part) for part in alive.split(self.batch_size)]
         seconds = time.perf_counter() - started
         if returned:
             self._take(torch.cat(returned), alive, stage, threat)
-        fooled = len(alive) - int(self.robust.sum())
+        fooled = were_robust - int(self.robust.sum())
         self._write_down(stage, position, threat, len(alive), fooled, passes.forward, passes.backward, seconds)
 
     def result(self, threat: Threat, device: torch.device) -> Robustness:
@@ -174,18 +181,14 @@ class _Judge:
         if not len(rows):
             return
         choosing = self._scores(returned, rows, f"choose/{stage.id}/{threat.eps}")
-        is_worse = choosing.margin < self.chosen_by[rows]
-        if self.passes == 1:
-            is_worse |= choosing.probability < self.worst.probability[rows]
+        is_worse = choosing.margin < self.choosing.margin[rows]
+        is_worse |= choosing.probability < self.choosing.probability[rows]
         rows, returned = rows[is_worse], returned[is_worse]
         if not len(rows):
             return
-        self.chosen_by[rows] = choosing.margin[is_worse]
         self.adversarials[rows] = returned
-        told = choosing.select(is_worse) if self.passes == 1 else self._scores(returned, rows, "report")
-        self.worst.prediction[rows] = told.prediction
-        self.worst.margin[rows] = told.margin
-        self.worst.probability[rows] = told.probability
+        self.choosing.put(rows, choosing.select(is_worse))
+        self.worst.put(rows, choosing.select(is_worse) if self.passes == 1 else self._scores(returned, rows, "report"))
 
     @torch.no_grad()
     def _scores(self, images: Tensor, rows: Tensor, purpose: str) -> _Scores:

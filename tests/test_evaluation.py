@@ -158,7 +158,6 @@ class Coin(nn.Module):
         self.draws: Draws | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        assert self.draws is not None or torch.is_grad_enabled()
         luck = self.draws.uniform(1) if self.draws is not None else torch.rand(len(x), 1)
         return torch.cat([(luck - 0.25), (0.25 - luck)], 1) + 0 * x.flatten(1).sum(1, keepdim=True)
 
