@@ -100,20 +100,21 @@ def _imports(source: bytes, module: str, path: Path) -> Iterator[str]:
         yield from (f"{origin}.{name}" for name in names)
         facade = _file(origin)
         if facade is not None and _is_facade(origin, facade):
-            for within, given in _statements(facade.read_bytes(), origin, facade):
-                if set(names) & set(given):
-                    yield within
+            for behind, given in _statements(facade.read_bytes(), origin, facade):
+                if not set(names).isdisjoint(given.values()):
+                    yield behind
 
 
-def _statements(source: bytes, module: str, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The import statements of a file: the module, absolute, and the names taken from it."""
+def _statements(source: bytes, module: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The import statements of a file: the module, absolute, and what the names taken from it are called here."""
     package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, []) for alias in node.names)
+            yield from ((alias.name, {}) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
-            yield ".".join([*above, *filter(None, [node.module])]), [alias.name for alias in node.names]
+            names = {alias.name: alias.asname or alias.name for alias in node.names}
+            yield ".".join([*above, *filter(None, [node.module])]), names
 
 
 def _file(name: str) -> Path | None:

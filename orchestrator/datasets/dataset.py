@@ -1,0 +1,28 @@
+"""What a dataset is: settings that, called with a folder and a split, give all its images and labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Images = npt.NDArray[np.uint8]  # [N, C, H, W]
+Labels = npt.NDArray[np.int64]  # [N]
+
+
+class Dataset(Protocol):
+    """A frozen dataclass whose fields are the settings a spec may give.
+
+    `default_root` is the folder used when the spec names none; None where no folder is needed or where
+    there is no sensible guess. No field may be called name, root, validation, train or test: those keys
+    of a spec belong to every dataset. Rows come in an order that never changes: their numbers are the example ids.
+    """
+
+    name: ClassVar[str]
+    default_root: ClassVar[str | None]
+
+    def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
+        """All of the split "train" or "test"; opens no file of the other one. Raises UserError where data is broken."""
+        ...

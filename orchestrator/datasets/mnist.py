@@ -1,0 +1,65 @@
+"""MNIST from its four original files, in the folders torchvision uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torchvision.datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from orchestrator.datasets.dataset import Images, Labels
+from orchestrator.errors import UserError
+
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """70,000 grey 28x28 images of 10 digits (LeCun, Cortes, Burges 1998), read from ROOT/MNIST/raw.
+
+    `download` fetches the files when they are not there. Only the two files of the split asked for are
+    opened, which `torchvision.datasets.MNIST` itself does not promise.
+    """
+
+    download: bool = False
+
+    name: ClassVar[str] = "mnist"
+    default_root: ClassVar[str | None] = "~/data"
+    source: ClassVar[Any] = torchvision.datasets.MNIST
+
+    def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
+        if root is None:
+            raise UserError(f"dataset.root: {self.name} needs the folder that holds {self.source.__name__}/raw")
+        images_path, labels_path = self._paths(root, split)
+        return _read(images_path, read_image_file).numpy()[:, None], _read(labels_path, read_label_file).numpy()
+
+    def _paths(self, root: Path, split: str) -> list[Path]:
+        paths = [root / self.source.__name__ / "raw" / file for file in FILES[split]]
+        missing = [path for path in paths if not path.is_file()]
+        if missing and self.download:
+            self._download(root)
+        elif missing:
+            raise UserError(
+                f"dataset.root: {missing[0]} is not there. Put the four unzipped {self.source.__name__} files into "
+                f"{paths[0].parent}, or say `download: true` in the dataset block, or name in `root` the folder in "
+                f"which {self.source.__name__}/raw lies"
+            )
+        return paths
+
+    def _download(self, root: Path) -> None:
+        try:
+            self.source(str(root), download=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"dataset.download: could not fetch {self.name} into {root}: {error}") from error
+
+
+def _read(path: Path, reader: Any) -> Any:
+    try:
+        return reader(str(path))
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"dataset.root: {path} is not a whole, unzipped IDX file: {error!r}") from error
