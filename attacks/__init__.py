@@ -1,4 +1,4 @@
-"""Adversarial attacks: tensors and draws in, tensors out."""
+"""Perturbs images so that a classifier errs: threats, losses, attacks. Tensors and draws in, tensors out."""
 
 from attacks.attack import Attack
 from attacks.cascades import CASCADES
@@ -10,6 +10,6 @@ from attacks.pgd import PGD
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type] = {kind.name: kind for kind in (Noise, FGSM, PGD)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD)}
 
 __all__ = ["ATTACKS", "CASCADES", "FGSM", "LOSSES", "PGD", "Attack", "Draws", "Noise", "Surface", "Threat"]

@@ -1,8 +1,8 @@
-"""What an attack is."""
+"""What every attack is: a frozen dataclass of hyperparameters that perturbs a batch when called."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -11,27 +11,12 @@ from attacks.threat import Threat
 
 
 class Attack(Protocol):
-    """A frozen dataclass whose fields are its hyperparameters."""
+    """Calling it gives one allowed image per example, whether or not it fools the model.
 
-    @property
-    def name(self) -> str: ...
+    `x` in [0, 1] and the answer are [B, C, H, W], `y` int64 [B], `draws.example_ids` those of the rows. The model
+    gives logits [B, K] and is left as found; row i of the answer depends on row i of the batch alone.
+    """
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
-        """Images inside the threat that the model should get wrong. x float [B, C, H, W] in [0, 1], y int64 [B].
+    name: ClassVar[str]
 
-        The answer for an example depends on the example and its draws, not on the batch it comes in. The model's
-        mode and gradients are left as found.
-        """
-        ...
-
-
-def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises ValueError unless a setting is one of those allowed."""
-    if value not in allowed:
-        raise ValueError(f"{field}: must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def check_count(field: str, value: int) -> None:
-    """Raises ValueError unless a setting is a whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{field}: must be a whole number >= 1, got {value!r}")
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor: ...

@@ -1,4 +1,4 @@
-"""Attacks in order, under one name: survivors of each go on to the next."""
+"""Attacks to run in order, each on the examples that withstood those before it."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from attacks.attack import Attack
 from attacks.pgd import PGD
 
 CASCADES: dict[str, tuple[Attack, ...]] = {
-    "strong_pgd": (PGD(steps=40, restarts=5), PGD(steps=40, restarts=5, loss="margin")),
+    "strong_pgd": tuple(PGD(steps=40, restarts=5, loss=loss) for loss in ("cross_entropy", "margin")),
 }

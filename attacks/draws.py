@@ -18,9 +18,10 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 class Draws:
     """A counter-based source of randomness, one independent stream per example.
 
-    `seed` is any integer, `example_ids` an int64 tensor [B]. A Draws has no state: the same call gives
-    the same answer, and `fork` gives an unrelated source. Integers are hashed with the finaliser of
-    SplitMix64 (Steele, Lea, Flood 2014), so CPU and GPU agree to the bit.
+    `seed` is any integer of any size, `example_ids` an integer tensor [B]. A Draws has no state: the same
+    call gives the same answer, and `fork` gives an unrelated source. Integers are hashed with the finaliser
+    of SplitMix64 (Steele, Lea, Flood 2014), so `uniform`, `integers` and `signs` agree to the bit between
+    CPU and GPU, `normal` up to the rounding of a logarithm and a cosine.
     """
 
     seed: int
@@ -28,7 +29,7 @@ class Draws:
 
     def fork(self, *labels: str | int) -> Draws:
         """An unrelated source for the same examples, e.g. `draws.fork("pgd", restart)`."""
-        return replace(self, seed=_digest(self.seed, *labels))
+        return replace(self, seed=_digest(self.seed, "fork", *labels))
 
     def select(self, index: Tensor) -> Draws:
         """The source of some of the examples; `index` is a bool mask [B] or positions."""
@@ -38,9 +39,8 @@ class Draws:
         return replace(self, example_ids=self.example_ids.to(device))
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """float32 in [low, high), one block of `shape` per example. -> [B, *shape]"""
-        unit = (self._bits(*shape) >> 40 & 0xFFFFFF).float() / 2**24
-        return low + (high - low) * unit
+        """float32 in [low, high), `high` by rounding only; one block of `shape` per example. -> [B, *shape]"""
+        return (self._bits(*shape) >> 40 & 0xFFFFFF).float().mul_((high - low) / 2**24).add_(low)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal float32, by Box and Muller. -> [B, *shape]"""
@@ -63,20 +63,21 @@ class Draws:
 
     def _bits(self, *shape: int) -> Tensor:
         """64 random bits per element. -> int64 [B, *shape]"""
-        ids = self.example_ids
-        streams = _mix(_mix(ids * _GOLDEN + _digest(self.seed, "first")) ^ _digest(self.seed, "second"))
+        ids = self.example_ids.to(torch.int64)
+        streams = _mix(_mix(ids * _GOLDEN + _digest(self.seed, "offset")) ^ _digest(self.seed, "stream"))
         counters = torch.arange(1, math.prod(shape) + 1, device=ids.device) * _GOLDEN
         return _mix(streams[:, None] + counters).view(len(ids), *shape)
 
 
 def _mix(z: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64, whose shifts must be made logical by a mask."""
-    z = (z ^ (z >> 30 & (2**34 - 1))) * _MIX_1
-    z = (z ^ (z >> 27 & (2**37 - 1))) * _MIX_2
-    return z ^ (z >> 31 & (2**33 - 1))
+    z = ((z >> 30).bitwise_and_(2**34 - 1)).bitwise_xor_(z).mul_(_MIX_1)
+    z = ((z >> 27).bitwise_and_(2**37 - 1)).bitwise_xor_(z).mul_(_MIX_2)
+    return ((z >> 31).bitwise_and_(2**33 - 1)).bitwise_xor_(z)
 
 
 def _digest(seed: int, *labels: str | int) -> int:
-    """A 63-bit number from a seed and labels."""
-    text = "\x1f".join([str(seed), *(f"{type(label).__name__}:{label}" for label in labels)])
+    """A 63-bit number from a seed and labels: a number and its text differ, and so do ("ab",) and ("a", "b")."""
+    texts = [f"s{label}" if isinstance(label, str) else f"i{int(label)}" for label in (int(seed), *labels)]
+    text = "".join(f"{len(text)}:{text}" for text in texts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

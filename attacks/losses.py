@@ -1,39 +1,42 @@
-"""What an attacker makes large. All take logits [B, K] and labels [B] and give [B]."""
+"""What an attacker maximises: one number per example, from logits and true labels."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import functional as F
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits [B, K], y [B] -> [B]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """-log of the probability of the true class. [B, K], [B] -> [B]"""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The best other logit minus the true one: positive exactly where the model is wrong. [B, K], [B] -> [B]
+    """Best other logit minus the true one: positive where the example is misclassified. [B, K], [B] -> [B]
 
-    The true class is masked by -inf, so that logits may all be negative.
+    The true class is masked with -inf, not multiplied by zero, which would win where all logits are negative.
     """
-    true = logits.gather(1, y[:, None]).squeeze(1)
-    other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    return other - true
+    true = y[:, None]
+    others = logits.scatter(1, true, -math.inf)
+    return others.amax(1) - logits.gather(1, true).squeeze(1)
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio (Croce and Hein 2020, arXiv 2003.01690): the margin over the first minus the third logit.
+    """The margin divided by the gap between the best and the third logit: blind to their scale. [B, K], [B] -> [B]
 
-    Unmoved by shifting and scaling the logits. Raises ValueError for fewer than three classes.
+    Difference of logits ratio (Croce, Hein 2020, arXiv 2003.01690). Raises ValueError below three classes,
+    where it is not defined.
     """
-    if logits.shape[1] < 3:
-        raise ValueError(f"dlr: needs at least 3 classes, got {logits.shape[1]}: take margin")
-    top = logits.topk(3, dim=1).values
-    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    classes = logits.shape[1]
+    if classes < 3:
+        raise ValueError(f"loss dlr: needs at least 3 classes, got {classes}; use margin or cross_entropy")
+    best = logits.topk(3, dim=1).values
+    return margin(logits, y) / (best[:, 0] - best[:, 2] + 1e-12)
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

@@ -1,36 +1,36 @@
-"""Random points of the ball: what no attack worth its cost may lose to."""
+"""Random noise: what chance alone finds, and the least that any other attack must beat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from attacks.attack import check_count
-from attacks.directions import random_start
+from attacks.checks import at_least
 from attacks.draws import Draws
-from attacks.projections import project
-from attacks.querying import Worst, querying
+from attacks.queries import querying
+from attacks.starts import random_point
 from attacks.threat import Threat
+from attacks.worst import Worst
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Uniform random perturbations; the worst of `queries` per example is kept."""
+    """The worst, by margin, of `queries` random points in the ball. Asks for no gradient."""
 
     name: ClassVar[str] = "noise"
     queries: int = 10
 
     def __post_init__(self) -> None:
-        check_count("queries", self.queries)
+        at_least("queries", self.queries, 1)
 
-    @torch.no_grad()
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
-        worst = Worst(x)
-        with querying(model):
+        x, draws = x.detach(), draws.to(x.device)
+        worst = Worst(x, y)
+        with querying(model) as queries:
             for query in range(self.queries):
-                adversarial = project(x, random_start(x, threat, draws.fork(self.name, query)), threat)
-                worst.score(adversarial, model(adversarial), y)
-        return worst.images
+                source = draws.fork(self.name, query)
+                point = random_point(x, threat, source)
+                worst.see(point, queries.logits(point, source))
+        return worst.adversarial.clone()

@@ -1,67 +1,95 @@
-"""The nearest point of a ball, and of a ball cut with the box [0, 1]."""
+"""The nearest point an attacker may use: projections on the ball around an image, cut with the box [0, 1].
+
+Each row is one example. What is inside comes back as it was, to the bit.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from attacks.threat import Threat, length
+from attacks.threat import Threat
 
 
-def project(x: Tensor, adversarial: Tensor, threat: Threat) -> Tensor:
-    """Bring each image into the ball round `x` and the box. [B, ...], [B, ...] -> [B, ...]
+def project(x: Tensor, point: Tensor, threat: Threat) -> Tensor:
+    """The nearest allowed point to `point`. [B, ...], [B, ...] -> [B, ...]
 
-    The nearest point for linf and l1; for l2 the ball first, then the box, which stays in both.
+    Exact for linf and l1. For l2 the point is projected on the ball, then clipped to the box: it is in both, but
+    it is not always the nearest one in both.
     """
+    if threat.eps == 0:
+        return x.clone()
     if threat.norm == "linf":
-        return adversarial.clamp(x - threat.eps, x + threat.eps).clamp(0, 1)
+        return point.clamp(x - threat.eps, x + threat.eps).clamp_(0, 1)
     if threat.norm == "l2":
-        return (x + shrink(adversarial - x, threat)).clamp(0, 1)
-    return x + _onto_l1_in_box(adversarial - x, x, threat.eps)
+        delta = point - x
+        scale = _shrinking(delta, threat.eps)
+        return torch.where(scale < 1, x + delta * scale, point).clamp_(0, 1)
+    return _onto_l1_ball_and_box(x, point, threat.eps)
 
 
-def shrink(delta: Tensor, threat: Threat) -> Tensor:
-    """The nearest point of the ball round 0: what is inside stays as it is. [B, ...] -> [B, ...]"""
+def onto_ball(delta: Tensor, threat: Threat) -> Tensor:
+    """The nearest move of length `eps` at most, without the box. [B, ...] -> [B, ...]"""
     if threat.norm == "linf":
         return delta.clamp(-threat.eps, threat.eps)
     if threat.norm == "l2":
-        return delta * _column(threat.eps / length(delta, "l2").clamp_min(1e-30), delta).clamp_max(1)
-    return _onto_l1(delta, threat.eps)
+        return delta * _shrinking(delta, threat.eps)
+    size = delta.abs().double().flatten(1)
+    short = (size - _l1_threshold(size, threat.eps)).clamp_(min=0)
+    return torch.copysign(short.view_as(delta).to(delta.dtype), delta)
 
 
-def _onto_l1(delta: Tensor, eps: float) -> Tensor:
-    """Soft thresholding, the threshold found by sorting (Duchi et al. 2008)."""
-    size = delta.flatten(1).abs()
-    falling = size.sort(dim=1, descending=True).values
-    ranks = torch.arange(1, size.shape[1] + 1, device=size.device)
-    candidates = (falling.cumsum(1) - eps) / ranks
-    kept = (falling > candidates).sum(1, keepdim=True).clamp_min(1)
-    threshold = candidates.gather(1, kept - 1).clamp_min(0)
-    threshold = torch.where(size.sum(1, keepdim=True) > eps, threshold, torch.zeros_like(threshold))
-    return (delta.flatten(1).sign() * (size - threshold).clamp_min(0)).view_as(delta)
+def _shrinking(delta: Tensor, eps: float) -> Tensor:
+    """The factor in [0, 1] that brings a row to length `eps`: below 1 only where it is too long. -> [B, 1, ...]"""
+    size = torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
+    scale = torch.where(size > eps, eps / size, 1.0)
+    return scale.to(delta.dtype).view(-1, *[1] * (delta.dim() - 1))
 
 
-def _onto_l1_in_box(delta: Tensor, x: Tensor, eps: float) -> Tensor:
-    """The nearest point of the l1 ball cut with the box: soft thresholding, then clipping, at one threshold.
+def _l1_threshold(size: Tensor, eps: float) -> Tensor:
+    """What to take off every entry of `size` >= 0 so that they sum to `eps` at most. [B, d] -> [B, 1]
 
-    The l1 length after both falls with the threshold, piece by piece in straight lines; 64 halvings find it in float64.
+    By sorting, after Duchi, Shalev-Shwartz, Singer, Chandra 2008.
     """
-    wanted, low, high = delta.flatten(1).double(), -x.flatten(1).double(), (1 - x.flatten(1)).double()
-
-    def at(threshold: Tensor) -> Tensor:
-        return (wanted.sign() * (wanted.abs() - threshold).clamp_min(0)).clamp(low, high)
-
-    below = torch.zeros(len(wanted), 1, dtype=wanted.dtype, device=wanted.device)
-    inside = at(below).abs().sum(1, keepdim=True) <= eps
-    above = wanted.abs().amax(1, keepdim=True)
-    for _ in range(64):
-        middle = (below + above) / 2
-        is_long = at(middle).abs().sum(1, keepdim=True) > eps
-        below, above = torch.where(is_long, middle, below), torch.where(is_long, above, middle)
-    threshold = torch.where(inside, torch.zeros_like(above), above)
-    return at(threshold).to(delta.dtype).view_as(delta)
+    ordered = size.sort(dim=1, descending=True).values
+    surplus = ordered.cumsum(1) - eps
+    count = torch.arange(1, size.shape[1] + 1, device=size.device)
+    kept = (ordered * count > surplus).sum(1, keepdim=True).clamp_(min=1)
+    return (surplus.gather(1, kept - 1) / kept).clamp_(min=0)
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """[B] -> [B, 1, ..., 1]"""
-    return values.view(-1, *[1] * (like.ndim - 1))
+def _onto_l1_ball_and_box(x: Tensor, point: Tensor, eps: float) -> Tensor:
+    """The exact projection on ball and box together, which clipping is not (Croce, Hein 2021, arXiv 2103.01208).
+
+    The nearest point moves pixel i by clamp(|point_i - x_i| - t, 0, room_i), where t >= 0 is the least that spends
+    `eps` at most. In float64, then rounded towards x, so that many small errors never add up to a point outside.
+    """
+    wish = (point.double() - x).flatten(1)
+    room = torch.where(wish > 0, 1 - x.flatten(1), x.flatten(1)).double()
+    size = wish.abs()
+    short = torch.minimum((size - _box_threshold(size, room, eps)).clamp_(min=0), room)
+    return _rounded_towards(x, torch.copysign(short, wish).view_as(x))
+
+
+def _box_threshold(size: Tensor, room: Tensor, eps: float) -> Tensor:
+    """The least t >= 0 for which sum(clamp(size - t, 0, room)) <= eps. [B, d], [B, d] -> [B, 1]
+
+    The sum falls piecewise linearly in t, its slope changing where an entry leaves its wall (size - room) and
+    where it reaches 0 (size): walk the sorted corners to the piece that crosses `eps`.
+    """
+    corner, order = torch.cat([(size - room).clamp_(min=0), size], 1).sort(dim=1)
+    leaves_wall = order < size.shape[1]
+    falling = torch.where(leaves_wall, 1, -1).cumsum(1)[:, :-1]  # entries between wall and 0, after each corner
+    spent = torch.minimum(size, room).sum(1, keepdim=True)
+    left = spent - (falling * corner.diff(dim=1)).cumsum(1)  # the sum at each corner but the first
+    left = torch.cat([spent, left], 1)
+    piece = (left > eps).sum(1, keepdim=True).clamp_(1, falling.shape[1]) - 1
+    threshold = corner.gather(1, piece) + (left.gather(1, piece) - eps) / falling.gather(1, piece).clamp_(min=1)
+    return torch.where(spent > eps, threshold, 0.0)
+
+
+def _rounded_towards(x: Tensor, delta: Tensor) -> Tensor:
+    """x + delta (float64) in the type of x, never further from x than delta says. -> like x"""
+    point = (x + delta).to(x.dtype)
+    too_far = (point.double() - x).abs() > delta.abs()
+    return torch.where(too_far, torch.nextafter(point, x), point)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from attacks.checks import at_least, one_of
+from attacks.losses import LOSSES
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -16,8 +19,14 @@ class Surface:
     model is deterministic. `losses`: names in `attacks.LOSSES` that are worth trying, best first.
     `backward`: None where the true gradient is useful, else a differentiable stand-in whose gradient
     replaces that of the model in the backward pass (BPDA; Athalye, Carlini, Wagner 2018, arXiv 1802.00420).
+    Raises ValueError for fewer than one draw or an unknown loss.
     """
 
     draws: int = 1
     losses: tuple[str, ...] = ("cross_entropy", "margin")
     backward: nn.Module | Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        at_least("draws", self.draws, 1)
+        for loss in self.losses:
+            one_of("losses", loss, LOSSES)

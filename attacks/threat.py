@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attacks.checks import one_of
+
 NORMS = ("linf", "l2", "l1")
 
 
@@ -23,8 +25,7 @@ class Threat:
     eps: float
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise ValueError(f"norm: must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        one_of("norm", self.norm, NORMS)
         if not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps: must be finite and >= 0, got {self.eps!r}")
 
@@ -41,6 +42,7 @@ class Threat:
 
         A projection in float32 leaves up to about 3e-8 too much, hence the tolerance
         eps * (1 + 1e-6) + 1e-7; lengths are summed in float64 so that it holds for l1 and l2 too.
+        An image with a NaN is not allowed.
         """
         flat = adversarial.flatten(1)
         in_box = (flat >= 0).all(1) & (flat <= 1).all(1)
@@ -50,6 +52,6 @@ class Threat:
 
 def length(delta: Tensor, norm: str) -> Tensor:
     """The norm of each row. [B, ...] -> [B]"""
-    flat = delta.flatten(1)
     order = {"linf": math.inf, "l2": 2.0, "l1": 1.0}[norm]
-    return torch.linalg.vector_norm(flat, ord=order, dim=1)
+    size: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+    return size
