@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from attacks.losses import LOSSES
-from attacks.pgd import PGD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.draws import Draws
+from attacks.losses import LOSSES
+from attacks.pgd import PGD
+from attacks.queries import querying
 from attacks.surface import Surface
 from attacks.threat import Threat
 from defenses.data import Data
@@ -35,7 +34,7 @@ class PgdAT:
     "vanilla" training of PNI (He, Rakin, Fan 2019) and Learn2Perturb (arXiv 2003.01090).
 
     `step_size`, a fraction of the pixel range, is 2.5 eps / steps where None. `eps` replaces the sweep's; where no
-    threat is given either, its norm is linf. The network crafts in eval mode, so that its batch norm neither
+    threat is given either, its norm is linf. The attack asks the network in eval mode: its batch norm neither
     learns from half-made images nor lets one image move another. Raises ValueError for a field out of range.
     """
 
@@ -81,9 +80,8 @@ class PgdAT:
         )
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            with evaluating(model):
-                target = batch.y if self.labels == "true" else _prediction(model, batch.x)
-                adversarial = attack(model, batch.x, target, threat, batch.draws.fork(self.name))
+            target = batch.y if self.labels == "true" else _predicted(model, batch)
+            adversarial = attack(model, batch.x, target, threat, batch.draws.fork(self.name))
             return self._loss(model, batch, adversarial)
 
         return fit(new_learner(network, data, training, draws), loss, data, training, draws, state)
@@ -109,19 +107,7 @@ class PgdAT:
         return self.clean_weight * clean + (1 - self.clean_weight) * attacked
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every layer in eval mode inside, and in its own mode after."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@torch.no_grad()
-def _prediction(model: nn.Module, x: Tensor) -> Tensor:
-    labels: Tensor = model(x).argmax(1)
-    return labels
+def _predicted(model: nn.Module, batch: Batch) -> Tensor:
+    """What the network takes the clean images for. -> [B]"""
+    with querying(model) as queries:
+        return queries.logits(batch.x, batch.draws.fork("predicted labels")).argmax(1)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.losses import LOSSES
-from attacks.pgd import PGD
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from attacks.draws import Draws
+from attacks.losses import LOSSES
+from attacks.pgd import PGD
 from attacks.surface import Surface
 from attacks.threat import Threat
 from defenses import DEFENSES, Data, Defense, Epoch, PgdAT, Standard, State, Training, TrainingDiverged
@@ -173,7 +173,7 @@ def digits() -> tuple[Data, Tensor, Tensor]:
 
 
 def test_pgd_at_is_far_more_robust_than_standard_on_digits() -> None:
-    """Measured over seeds 0..4: see the numbers beside the thresholds."""
+    """Seeds 0 to 5 gave 0.17 to 0.25 for standard and 0.59 to 0.61 for pgd_at, clean 0.91 to 0.95."""
     data, x, y = digits()
     threat = Threat("linf", 0.15)
     training = Training(epochs=10, batch_size=64, lr=0.05, threat=threat)
@@ -184,7 +184,6 @@ def test_pgd_at_is_far_more_robust_than_standard_on_digits() -> None:
         adversarial = attack(model, x, y, threat, Draws(0, torch.arange(len(x))))
         clean[defense.name] = float((model(x).argmax(1) == y).float().mean())
         robust[defense.name] = float((model(adversarial).argmax(1) == y).float().mean())
-    print(clean, robust)
     assert robust["pgd_at"] > robust["standard"] + 0.2
     assert min(clean.values()) > 0.85
 
@@ -239,6 +238,26 @@ def test_pgd_at_trains_on_the_ball_and_crafts_in_eval_mode(
     assert moved.min() > 0.1
     if clean_weight:
         assert torch.equal(trained[1], clean)
+
+
+def starts(watched: tuple[Network, list[Watched]], batch_size: int) -> list[Tensor]:
+    """Where the inner attack began at each example of `pictures()`, in each of two epochs."""
+    network, made = watched
+    training = Training(epochs=2, batch_size=batch_size, lr=1e-30, threat=Threat("linf", 0.3))
+    train(PgdAT(steps=1), pictures(), training, network=network)
+    modes = [True, *(is_training for is_training, _ in made[-1].seen)]
+    first_looks = [x for was, (now, x) in zip(modes[:-1], made[-1].seen, strict=True) if was and not now]
+    crafted = torch.cat(first_looks)
+    orders = [torch.randperm(COUNT, generator=Draws(0, torch.arange(1)).generator("order", epoch)) for epoch in (0, 1)]
+    return [x[order.argsort()] for x, order in zip(crafted.split(COUNT), orders, strict=True)]
+
+
+def test_random_starts_are_keyed_by_epoch_and_example(watched: tuple[Network, list[Watched]]) -> None:
+    first, second = starts(watched, batch_size=COUNT)
+    assert not torch.equal(first, second)
+    for whole, parts in zip((first, second), starts(watched, batch_size=9), strict=True):
+        assert torch.equal(whole, parts)
+    assert not torch.equal(first[0] - pictures().images[0] / 255, first[3] - pictures().images[3] / 255)
 
 
 def test_half_clean_is_the_weighted_sum_of_both_losses() -> None:

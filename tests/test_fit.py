@@ -179,11 +179,27 @@ def test_draws_alone_decide_and_the_global_generator_stays(dropping: Network) ->
     assert not equal(first, train(training, network=dropping, seed=1)[-1].state)
 
 
-def test_dropout_differs_between_epochs(dropping: Network) -> None:
-    """Hardly a rate, so the weights stand still: only the dropped inputs can change the loss of all the data."""
-    epochs = train(Training(epochs=3, batch_size=COUNT, lr=1e-30, weight_decay=0.0), network=dropping)
-    first, second, third = (epoch.loss for epoch in epochs)
-    assert min(abs(first - second), abs(second - third), abs(first - third)) > 1e-3
+def test_layers_draw_anew_in_each_batch_and_epoch() -> None:
+    drawn: list[float] = []
+
+    def drawing(model: nn.Module, batch: Batch) -> Tensor:
+        drawn.append(float(torch.rand(())))  # as dropout does
+        return cross_entropy(model, batch)
+
+    train(Training(epochs=3, batch_size=16), loss=drawing)
+    assert len(set(drawn)) == len(drawn) == 9
+
+
+def test_augmentation_is_drawn_anew_in_each_epoch() -> None:
+    shown: list[Tensor] = []
+
+    def watched(model: nn.Module, batch: Batch) -> Tensor:
+        shown.append(batch.x[batch.draws.example_ids.argsort()])
+        return cross_entropy(model, batch)
+
+    train(Training(epochs=3, batch_size=COUNT, augment="crop"), loss=watched)
+    is_same = [(a == b).flatten(1).all(1).float().mean() for a, b in ((shown[0], shown[1]), (shown[1], shown[2]))]
+    assert max(is_same) < 0.5  # one window of nine is drawn twice by chance
 
 
 def test_a_generator_between_epochs_leaves_the_global_generator_to_the_caller() -> None:
@@ -366,10 +382,10 @@ def test_a_state_of_something_else_is_refused() -> None:
         train(training, state, Mlp((7,)))
     with pytest.raises(ValueError, match=r"^ema: must be on or off as in the state"):
         train(Training(epochs=2, batch_size=16, ema=0.9), state)
-    data = pictures()
+    data, few = pictures(), Draws(0, torch.arange(3))
+    learner = new_learner(Mlp((6,)), data, training, few)
     with pytest.raises(ValueError, match=r"^draws: must have one example id per image, 45, got 3$"):
-        learner = new_learner(Mlp(), data, training, Draws(0, torch.arange(3)))
-        fit(learner, cross_entropy, data, training, Draws(0, torch.arange(3)))
+        fit(learner, cross_entropy, data, training, few)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +426,7 @@ def test_nesterov_without_momentum_is_refused() -> None:
             torch.zeros(4, 1, 8, 8),
             torch.zeros(4).long(),
             2,
-            r"images: must be uint8 .*got torch.float32 \[4, 1, 8, 8\]",
+            r"images: must be uint8 .*got torch.float32",
         ),
         (torch.zeros(4, 1, 8, 9).byte(), torch.zeros(4).long(), 2, r"images: must be .*got torch.uint8 \[4, 1, 8, 9\]"),
         (torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1).long(), 2, r"images: must be uint8 \[N >= 2,"),
