@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from orchestrator.build import Kinds, Setting, settings, unknown_key, unopenable
+from orchestrator.build import Kinds, Setting, look_up, settings, unknown_key, unopenable
 from orchestrator.coercion import allowed, coerce, item_hint, number
 from orchestrator.errors import Place, Problem
 from orchestrator.holes import Choice, Conditions, Normal, Numeric, Range, column_of
@@ -91,7 +91,7 @@ class Reader:
     def _fields(self, kinds: Kinds, block: Mapping[str, Any], spot: Spot) -> Node:
         """The settings of a block whose class is known, defaults filled in."""
         name = None if isinstance(kinds, type) else block["name"]
-        known = settings(kinds if isinstance(kinds, type) else kinds[block["name"]])
+        known = settings(kinds if isinstance(kinds, type) else look_up(kinds, block["name"]))
         for key in block:
             if key not in known and not (key == "name" and name is not None):
                 self._wrong(spot, unknown_key(known, key), (key,))
@@ -162,7 +162,7 @@ class Reader:
         if not isinstance(options, list) or not options:
             return self._wrong(spot, f"must be {FORMS[kind]}, with at least one, got {shown(options)}", (kind,))
         before = len(self.problems)
-        names = labels_of(options)
+        names = distinct([label_of(option) for option in options])
         spots = [spot.option(kind, place, name) for place, name in enumerate(names)]
         nodes = tuple(read(option, inner) for option, inner in zip(options, spots, strict=True))
         if len(self.problems) > before:
@@ -207,18 +207,18 @@ class Reader:
         return Fixed(spot.at, None)
 
 
-def labels_of(options: Sequence[Any]) -> list[str]:
-    """A name for each option: a block's name, a hole's word, a value as JSON; the second of equal ones ends in `.2`."""
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, all different: the second `pcl` is `pcl.2`."""
     seen: Counter[str] = Counter()
-    labels = []
-    for option in options:
-        label = _label_of(option)
-        seen[label] += 1
-        labels.append(label if seen[label] == 1 else f"{label}.{seen[label]}")
-    return labels
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
+    return found
 
 
-def _label_of(option: Any) -> str:
+def label_of(option: Any) -> str:
+    """What an option is called: a block by its name, a hole by its word, a value as JSON."""
     if isinstance(option, Mapping):
         return str(option.get("name") or hole_kind(option) or "block")
     return option if isinstance(option, str) else json.dumps(option, default=str)

@@ -188,6 +188,11 @@ class Ref(Node):
             raise ValueError(f"{error} ({self.target} = {shown(value)}, times {shown(self.times)})") from None
 
 
+def has_refs(node: Node) -> bool:
+    """Whether a value somewhere inside is taken from elsewhere."""
+    return isinstance(node, Ref) or any(map(has_refs, node.children()))
+
+
 def resolve(blocks: dict[str, Any], filling: Filling, facts: Mapping[str, Any]) -> list[Problem]:
     """Put the values in place of the refs in `blocks`; what cannot be is said with its place in `blocks`."""
     problems = []

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.errors import Place
 
 LONGEST = 80
+_WORD = re.compile(r"[A-Za-z_~][\w./:+-]*")
 
 
 def shown(value: Any) -> str:
     """A value as YAML would write it on one line, cut where it is long."""
-    text = _flow(value)
+    text = repr(value) if isinstance(value, str) else _flow(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
@@ -28,7 +30,7 @@ def one_of(known: Iterable[Any], seen: Any) -> str:
     names = list(known)
     if not names:
         return f"nothing is allowed here, got {shown(seen)}"
-    return f"must be one of {', '.join(map(_bare, names))}, got {_quoted(seen)}{nearest(names, seen)}"
+    return f"must be one of {', '.join(map(_bare, names))}, got {shown(seen)}{nearest(names, seen)}"
 
 
 def nearest(known: Iterable[Any], seen: Any) -> str:
@@ -38,10 +40,6 @@ def nearest(known: Iterable[Any], seen: Any) -> str:
     by_lower = {str(name).lower(): str(name) for name in known}
     found = difflib.get_close_matches(seen.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
-
-
-def _quoted(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else shown(value)
 
 
 def _bare(value: Any) -> str:
@@ -54,5 +52,5 @@ def _flow(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, str):
-        return repr(value)
+        return value if _WORD.fullmatch(value) else repr(value)
     return json.dumps(value, default=repr)

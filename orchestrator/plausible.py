@@ -1,0 +1,85 @@
+"""What each section of a spec allows by itself, but not together with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.cells import Cell
+from orchestrator.errors import Problem
+from orchestrator.initial import Initial, read_initial
+from orchestrator.spec_models import EvaluationSpec, SchedulerSpec
+
+
+def size_problems(evaluation: EvaluationSpec, cells: Sequence[Cell]) -> list[Problem]:
+    """Evaluations that ask for more examples than there are."""
+    problems, test = [], evaluation.test.examples
+    for size in {cell.dataset.validation for cell in cells if cell.dataset.validation is not None}:
+        try:
+            shared_out(evaluation.rung.examples, evaluation.final.examples, size)
+        except ValueError as error:
+            problems.append(Problem(("evaluation",), str(error)))
+    for size in {cell.dataset.test for cell in cells if cell.dataset.test is not None}:
+        if test is not None and test > size:
+            at = ("evaluation", "test", "examples")
+            problems.append(Problem(at, f"must be at most dataset.test, {size}, got {test}"))
+    return problems
+
+
+def shared_out(rung: int | None, final: int | None, size: int) -> tuple[int, int]:
+    """How many of `size` validation examples go to the rungs and to the final evaluation; raises ValueError."""
+    least = (rung or 1) + (final or 1)
+    if least > size:
+        raise ValueError(
+            f"rung.examples and final.examples are different examples of the validation split, which has {size}: "
+            f"{_told(rung)} and {_told(final)} do not fit"
+        )
+    rungs = rung or max(1, min(500, size // 3, size - (final or 1)))
+    return rungs, final or min(2000, size - rungs)
+
+
+def _told(examples: int | None) -> str:
+    return "at least 1" if examples is None else str(examples)
+
+
+def rung_problems(scheduler: SchedulerSpec, cells: Sequence[Cell]) -> list[Problem]:
+    """A first rung that no trial reaches."""
+    if scheduler.name == "none" or not cells:
+        return []
+    most = max(_most_epochs(cell) for cell in cells)
+    if scheduler.grace_epochs <= most:
+        return []
+    text = f"must be at most training.epochs ({most:g}), got {scheduler.grace_epochs}"
+    return [Problem(("scheduler", "grace_epochs"), text)]
+
+
+def _most_epochs(cell: Cell) -> float:
+    """The most epochs a trial of a cell may have, of the values that were tried when the spec was loaded."""
+    epochs = [hole for path, hole in cell.space.holes().items() if path.startswith("training.epochs")]
+    values = [float(value) for hole in epochs for value in hole.probes() if isinstance(value, (int, float))]
+    fixed = cell.space.configure(lambda path, hole: hole.probes()[0]).training["epochs"]
+    return max([float(fixed), *values])
+
+
+def with_initial(entries: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> tuple[list[Cell], list[Problem]]:
+    """The cells with the settings that are to be tried first; each entry goes to every cell that has all its holes."""
+    fixed: dict[str, list[dict[str, Any]]] = {cell.name: [] for cell in cells}
+    problems: list[Problem] = []
+    for place, entry in enumerate(entries if cells else []):
+        found = {cell.name: read_initial(cell.space.holes(), entry) for cell in cells}
+        fitting = {name: initial for name, initial in found.items() if not initial.missing}
+        problems += [
+            Problem(("search", "initial", place, *problem.at), problem.text) for problem in _initial_problems(found)
+        ]
+        for name, initial in fitting.items():
+            fixed[name].append(initial.internal)
+    return [replace(cell, fixed=tuple(fixed[cell.name])) for cell in cells], problems
+
+
+def _initial_problems(found: Mapping[str, Initial]) -> list[Problem]:
+    """What a user must know of an entry: the values refused or, where no cell fits, what the best one lacks."""
+    fitting = [initial for initial in found.values() if not initial.missing]
+    if not fitting:
+        return min(found.values(), key=lambda initial: len(initial.missing)).missing
+    return [problem for initial in fitting for problem in initial.problems]

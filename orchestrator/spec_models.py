@@ -1,0 +1,230 @@
+"""The parts of a spec that hold no holes, as pydantic models whose messages are written for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError
+
+from orchestrator.build import unknown_key
+from orchestrator.coercion import coerce, number
+from orchestrator.errors import Problem
+from orchestrator.wording import one_of, shown
+
+SAMPLERS = ("tpe", "random")
+SCHEDULERS = ("asha", "none")
+METRICS = ("clean_accuracy", "robust_accuracy", "robust_area", "seconds", "parameters")
+DIRECTIONS = ("max", "min")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_CONSTRAINT = re.compile(r"\s*(>=|<=)\s*(\S.*?)\s*")
+
+
+def _whole(least: int, most: float = float("inf"), empty: bool = False, auto: bool = False) -> PlainValidator:
+    return _numeric(int, lambda value: least <= value <= most, _from_to("a whole number", least, most), empty, auto)
+
+
+def _real(allowed: Callable[[float], bool], words: str, auto: bool = False) -> PlainValidator:
+    return _numeric(float, allowed, words, False, auto)
+
+
+def _numeric(kind: type, allowed: Callable[[Any], bool], words: str, empty: bool, auto: bool) -> PlainValidator:
+    """A number of this kind; `empty` lets null through, `auto` the word auto."""
+    words += " or null" if empty else " or auto" if auto else ""
+
+    def check(value: Any) -> Any:
+        if (empty and value is None) or (auto and value == "auto"):
+            return value
+        try:
+            found = coerce(kind, value)
+        except ValueError:
+            raise ValueError(f"must be {words}, got {shown(value)}") from None
+        if not allowed(found):
+            raise ValueError(f"must be {words}, got {shown(value)}")
+        return found
+
+    return PlainValidator(check)
+
+
+def _from_to(what: str, least: float, most: float) -> str:
+    return f"{what} >= {least}" if most == float("inf") else f"{what} in {least}..{most}"
+
+
+def _known(names: tuple[str, ...]) -> PlainValidator:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(one_of(names, value))
+        return value
+
+    return PlainValidator(check)
+
+
+def _is_share_or_whole(gpus: float) -> bool:
+    return 0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(
+            "must be letters, digits, '.', '_' and '-', at most 128 and no '.' in front (it names a directory of the "
+            f"store), got {shown(value)}"
+        )
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"must be text, got {shown(value)}")
+    return value
+
+
+def _constraint(value: Any) -> str:
+    found = _CONSTRAINT.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if found is None:
+            raise ValueError
+        bound = found[2] if "/" in found[2] else float(found[2])
+        return f"{found[1]} {float(number(bound))!r}"
+    except ValueError:
+        raise ValueError(f"must be a bound such as '>= 0.9' or '<= 60', got {shown(value)}") from None
+
+
+def _objectives(value: dict[str, str]) -> dict[str, str]:
+    if not value:
+        raise ValueError(f"must name at least one of {', '.join(METRICS)}")
+    return value
+
+
+def _attacks(value: Any) -> list[Any]:
+    """Their names and settings are looked at later, when the tables are at hand."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"must be a list of at least one attack, got {shown(value)}")
+    return value
+
+
+Name = Annotated[str, PlainValidator(_name)]
+Seed = Annotated[int, _whole(0, 2**32 - 1)]
+Text = Annotated[str, PlainValidator(_text)]
+Count = Annotated[int, _whole(1)]
+Examples = Annotated[int | None, _whole(1, empty=True)]
+Attacks = Annotated[list[Any], PlainValidator(_attacks)]
+Metric = Annotated[str, _known(METRICS)]
+Cpus = Annotated[float | Literal["auto"], _real(lambda cpus: cpus > 0, "a number > 0", auto=True)]
+Gpus = Annotated[
+    float | Literal["auto"],
+    _real(_is_share_or_whole, "a share of one GPU in [0, 1], a whole number of them", auto=True),
+]
+AutoCount = Annotated[int | Literal["auto"], _whole(1, auto=True)]
+
+
+class Section(BaseModel):
+    """A mapping of the spec: no unknown keys, nothing changed after it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SearchSpec(Section):
+    """How configurations are chosen. `initial` entries are run first."""
+
+    sampler: Annotated[str, _known(SAMPLERS)] = "tpe"
+    trials: Count = 32
+    objectives: Annotated[dict[Metric, Annotated[str, _known(DIRECTIONS)]], AfterValidator(_objectives)] = {
+        "robust_area": "max",
+        "clean_accuracy": "max",
+    }
+    constraints: dict[Metric, Annotated[str, PlainValidator(_constraint)]] = {}
+    initial: list[dict[str, Any]] = []
+
+
+class SchedulerSpec(Section):
+    """Which trials are stopped early, and when."""
+
+    name: Annotated[str, _known(SCHEDULERS)] = "asha"
+    grace_epochs: Count = 1
+    reduction_factor: Annotated[float, _real(lambda factor: factor > 1, "a number > 1")] = 3.0
+
+
+class RungSpec(Section):
+    """What is measured at each rung; `examples` null: decided from the size of the validation split."""
+
+    examples: Examples = None
+    attacks: Attacks = [{"name": "pgd", "steps": 10}]
+
+
+class FinalSpec(Section):
+    """What is measured on trials that reached the top; `examples` null: decided from the size of the split."""
+
+    examples: Examples = None
+    attacks: Attacks = ["strong_pgd"]
+
+
+class TestSpec(Section):
+    """What is measured on finalists, on the test split; `examples` null: all, `finalists` 0: nothing."""
+
+    __test__ = False  # not a test, whatever pytest thinks of its name
+
+    finalists: Annotated[int, _whole(0)] = 3
+    seeds: Count = 3
+    examples: Examples = None
+    attacks: Attacks = ["strong_pgd"]
+
+
+class EvaluationSpec(Section):
+    """The three evaluations. Attacks are normalised blocks once a spec is loaded."""
+
+    rung: RungSpec = RungSpec()
+    final: FinalSpec = FinalSpec()
+    test: TestSpec = TestSpec()
+
+
+class TrialResources(Section):
+    """What one training worker gets."""
+
+    cpus: Cpus = "auto"
+    gpus: Gpus = "auto"
+
+
+class EvaluatorResources(TrialResources):
+    """What one evaluator gets, and how many there are."""
+
+    count: AutoCount = "auto"
+
+
+class ResourcesSpec(Section):
+    """Who gets what; `auto` is decided from the machine or cluster when the sweep starts."""
+
+    trial: TrialResources = TrialResources()
+    evaluator: EvaluatorResources = EvaluatorResources()
+    max_concurrent: AutoCount = "auto"
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """What pydantic found, in our words."""
+    return [_problem(dict(found), model) for found in error.errors(include_url=False)]
+
+
+def _problem(found: Mapping[str, Any], model: type[BaseModel]) -> Problem:
+    at = tuple(key for key in found["loc"] if key != "[key]")
+    seen = found.get("input")
+    if found["type"] == "extra_forbidden":
+        return Problem(at, unknown_key(_fields(model, at[:-1]), str(at[-1])))
+    texts = {
+        "missing": "is required",
+        "value_error": str(found.get("ctx", {}).get("error", "")),
+        "model_type": f"must be a mapping, got {shown(seen)}",
+        "model_attributes_type": f"must be a mapping, got {shown(seen)}",
+        "dict_type": f"must be a mapping, got {shown(seen)}",
+        "list_type": f"must be a list, got {shown(seen)}",
+    }
+    return Problem(at, texts.get(found["type"]) or f"cannot be {shown(seen)} ({found['msg']})")
+
+
+def _fields(model: type[BaseModel], at: tuple[str | int, ...]) -> Mapping[str, Any]:
+    """The keys of the model that stands at a place inside another."""
+    for key in at:
+        inner = model.model_fields[str(key)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        model = inner
+    return model.model_fields
