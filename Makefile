@@ -45,8 +45,9 @@ clean:
 	@touch $@ .venv/.installed && echo "Installed."
 
 .venv/.made:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	echo "robustsweep needs Python 3.11 or newer, and $(PYTHON) is `"$(PYTHON)" --version 2>&1 | head -n 1`."; \
-	echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	seen=$$("$(PYTHON)" --version 2>&1) || seen="not there"; \
+	echo "robustsweep needs Python 3.11 or newer, and $(PYTHON) is $$seen."; \
+	echo "Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -m venv .venv
 	@touch $@

@@ -61,8 +61,9 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
 
 def newest(directory: Path, trial_id: str) -> int | None:
     """The last epoch of which there is a sound checkpoint; None where there is none."""
-    commits = sorted((directory / checked_key(trial_id)).glob("[0-9]*.json"), key=lambda path: int(path.stem), reverse=True)
-    return next((int(path.stem) for path in commits if _is_sound(path.with_suffix(SUFFIX))), None)
+    commits = (directory / checked_key(trial_id)).glob("[0-9]*.json")
+    epochs = sorted((int(path.stem) for path in commits), reverse=True)
+    return next((epoch for epoch in epochs if _is_sound(directory / name_of(trial_id, epoch))), None)
 
 
 def prune(directory: Path, trial_id: str, keep: set[int]) -> None:
@@ -123,4 +124,5 @@ def _json(value: Any, where: str) -> Any:
         return [_json(item, f"{where}[{place}]") for place, item in enumerate(value)]
     if type(value) is dict and all(type(key) is str for key in value):
         return {key: _json(item, f"{where}[{key!r}]") for key, item in value.items()}
-    raise TypeError(f"{where}: must be a tensor or a JSON value (dicts with text keys), got {type(value).__name__}: {value!r:.80}")
+    seen = f"{type(value).__name__}: {value!r:.80}"
+    raise TypeError(f"{where}: must be a tensor or a JSON value (dicts with text keys), got {seen}")

@@ -33,14 +33,21 @@ class Plan:
     defense: Block
     training: Block
     params: Block
+    by_threat: bool = False
 
     @classmethod
-    def of(cls, cell: Cell, configuration: Configuration, fingerprint: str, seed: int, number: int) -> Plan:
-        """The search trial of one configuration of one cell."""
+    def of(
+        cls, cell: Cell, configuration: Configuration, fingerprint: str, seed: int, number: int, by_threat: bool = False
+    ) -> Plan:
+        """The search trial of one configuration of one cell.
+
+        `by_threat` says that cells differ in their threat: then it is part of the identity even of a trial whose
+        training does not use it, since its rungs are measured under it.
+        """
         threat = {"norm": cell.threat.norm, "eps": cell.threat.eps}
         plan = cls(
             "", "", cell.name, number, "search", seed, fingerprint, cell.dataset_block(), threat,
-            configuration.network, configuration.defense, configuration.training, configuration.params,
+            configuration.network, configuration.defense, configuration.training, configuration.params, by_threat,
         )  # fmt: skip
         return plan._identified()
 
@@ -73,7 +80,7 @@ class Plan:
 
     def _identified(self) -> Plan:
         defense, network = self.make_defense(), self.make_network()
-        trained_against = self.make_threat() if defense.uses_threat else None
+        trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
         source = method_source(type(defense), type(network))
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(

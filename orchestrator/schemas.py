@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from orchestrator.wording import nearest
 
 VERSION = 1
 VERSION_KEY = b"robustsweep.schema_version"
@@ -101,8 +102,9 @@ def schema_of(table: str, param_columns: Mapping[str, str] | None = None) -> pa.
     in `trials`: "int", "float", "bool" or "string"."""
     fields = list(_FIELDS[table])
     if table == "trials":
+        params = [pa.field(PARAM + path, _PARAM_TYPES[kind]) for path, kind in (param_columns or {}).items()]
         after = [field.name for field in fields].index("eps") + 1
-        fields[after:after] = [pa.field(PARAM + path, _PARAM_TYPES[kind]) for path, kind in (param_columns or {}).items()]
+        fields[after:after] = params
     return pa.schema(fields, metadata={VERSION_KEY: str(VERSION)})
 
 
@@ -113,8 +115,7 @@ def to_table(table: str, rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     """
     unknown = sorted({name for row in rows for name in row} - set(schema.names))
     if unknown:
-        nearest = difflib.get_close_matches(unknown[0], schema.names, n=1)
-        raise ValueError(f"{table}: unknown column {', '.join(unknown)}" + (f"; nearest: {nearest[0]}" if nearest else ""))
+        raise ValueError(f"{table}: unknown column {', '.join(unknown)}{nearest(schema.names, unknown[0])}")
     columns = [_column(table, field, [row.get(field.name) for row in rows]) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -110,9 +110,9 @@ class Store:
 
     def _parts(self, table: str, trial_id: str = "") -> list[Path]:
         """The parts with rows, sorted by key; those of one trial if given."""
-        start = trial_id and trial_id + "."
-        names = (name for name in os.listdir(self.directory(table)) if name.startswith(start) and name.endswith(SUFFIX))
-        return [self.directory(table) / name for name in sorted(names) if name[0] not in "._" and name != EMPTY + SUFFIX]
+        directory, start = self.directory(table), trial_id and trial_id + "."
+        names = (name for name in os.listdir(directory) if name.startswith(start) and name.endswith(SUFFIX))
+        return [directory / name for name in sorted(names) if name[0] not in "._" and name != EMPTY + SUFFIX]
 
     def _read(self, table: str, columns: Sequence[str] | None, trial_id: str) -> pd.DataFrame:
         empty = self.directory(table) / (EMPTY + SUFFIX)
@@ -122,7 +122,9 @@ class Store:
         paths = [str(path) for path in (empty, *self._parts(table, trial_id))]
         found = ds.dataset(paths, schema=schema, format="parquet")
         belongs = ds.field("trial_id") == trial_id if trial_id else None
-        return found.to_table(columns=list(columns) if columns is not None else None, filter=belongs).to_pandas()
+        part = found.to_table(columns=None if columns is None else list(columns), filter=belongs)
+        frame: pd.DataFrame = part.to_pandas()
+        return frame
 
     def _to_table(self, table: str, rows: Sequence[Row]) -> pa.Table:
         return to_table(table, rows, schema_of(table, self.param_columns))
@@ -143,7 +145,7 @@ def checked_key(key: str) -> str:
     """The key itself. Raises ValueError unless it is a plain file name that readers of Parquet do not skip."""
     if not _KEY.fullmatch(key) or key == EMPTY:
         raise ValueError(
-            f"key: must be 1 to 200 of A-Z a-z 0-9 . _ = - and begin with none of . _ -, and not be {EMPTY!r}, got {key!r}"
+            f"key: must be 1 to 200 of A-Z a-z 0-9 . _ = -, begin with none of . _ -, and not be {EMPTY!r}, got {key!r}"
         )
     return key
 
@@ -160,14 +162,11 @@ def _check_covers(directory: Path, known: pa.Schema, schema: pa.Schema) -> None:
     """That the columns on record are among ours, with their types, and not of a later version."""
     version = int((known.metadata or {}).get(VERSION_KEY, b"0"))
     if version > VERSION:
-        raise UserError(f"{directory}: has schema version {version}, written by a later robustsweep; this one knows {VERSION}")
-    lost = [column for column in known if column.name not in schema.names or schema.field(column.name).type != column.type]
+        raise UserError(f"{directory}: has schema version {version} of a later robustsweep; this one knows {VERSION}")
+    ours = {column.name: column.type for column in schema}
+    lost = [f"{column.name} ({column.type})" for column in known if ours.get(column.name) != column.type]
     if lost:
-        raise UserError(
-            f"{directory}: has columns of another sweep: "
-            + ", ".join(f"{column.name} ({column.type})" for column in lost)
-            + "; use another name or another store"
-        )
+        raise UserError(f"{directory}: has columns of another sweep: {', '.join(lost)}; use another name or store")
 
 
 def _first_difference(columns: list[str], recorded: pa.Table, refused: pa.Table) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from orchestrator.lifecycle import ENDED, REPEAT, event, key_of
 from orchestrator.measuring import Measurement
 from orchestrator.plan import Plan
 from orchestrator.records import Record, Repeat, asked_to_json, read_records
+from orchestrator.rundir import provenance
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.store import Store
 from orchestrator.training import Reached, RungRule
+from orchestrator.trials_view import trial_row
 
 REPEATS_IN_A_ROW = 20  # known configurations suggested one after the other, after which a cell's search ends
 
@@ -223,10 +225,8 @@ class Sweep:
         trial_id = record.plan.trial_id
         grain = {name: self.store.read_trial(name, trial_id) for name in ("epochs", "attacks", "examples", "events")}
         row = trial_row(self._ask_row(record), **grain)
-        row |= {"sweep": self.spec.name, **self.provenance}
+        row |= {"sweep": self.spec.name, **provenance(self.store)}
         self.store.replace("trials", trial_id, [row])
-
-    provenance: Mapping[str, Any] = {"code_version": None, "spec_hash": None}
 
     def _compare(self, record: Record, epoch: int) -> None:
         values = self.goals.gains(record.rungs[epoch] | self._facts(record))

@@ -17,7 +17,10 @@ from orchestrator.statistics import wilson_interval
 HEADLINES = ("test", "final")  # evaluations whose figures may stand in a trial's row, the best first
 RUNG = "rung"
 AREA_FRACTIONS = (0.25, 0.5, 1.0)
+FIGURES = ("n", "clean_accuracy", "robust_accuracy", "robust_area", "robust_ci_low", "robust_ci_high")
 DOUBT, SEVERE = "doubt:", "severe"
+_COSTS = ("train_seconds", "gpu_seconds", "peak_memory_bytes")
+_TOLD = ("parameters", "checkpoint_epoch", "checkpoint", "host", "device", *_COSTS)
 
 Figures = dict[str, Any]
 
@@ -42,7 +45,7 @@ def trial_row(
         "epochs": int(epochs["epoch"].nunique()),
         "evaluation": evaluation,
         **figures(attacks, examples, evaluation, eps),
-        "rung_robust_accuracy": _cascade_accuracy(attacks[(attacks["evaluation"] == RUNG) & (attacks["epoch"] == epoch)], eps),
+        "rung_robust_accuracy": _rung_accuracy(attacks[attacks["epoch"] == epoch], eps),
         **_counts(attacks, events),
         **_course(events, ended),
         "revision": int(attacks.loc[attacks["evaluation"] != RUNG, "evaluation"].nunique()),
@@ -64,9 +67,7 @@ def figures(attacks: pd.DataFrame, examples: pd.DataFrame, evaluation: str | Non
     attacks, examples = attacks[attacks["evaluation"] == evaluation], examples[examples["evaluation"] == evaluation]
     here = _at(examples, eps)
     if here.empty:
-        return dict.fromkeys(
-            ("n", "clean_accuracy", "robust_accuracy", "robust_area", "robust_ci_low", "robust_ci_high")
-        )
+        return dict.fromkeys(FIGURES)
     n, robust = int(here["example_id"].nunique()), _robust_accuracy(here, _at(attacks, eps))
     levels = [(_at(examples, eps * part), _at(attacks, eps * part)) for part in AREA_FRACTIONS]
     has_area = all(len(rows) and len(stages) for rows, stages in levels)
@@ -85,7 +86,7 @@ def _identity(ask: Mapping[str, Any], config: Mapping[str, Any], ended: Mapping[
     return {
         "sweep": None, "cell": ask["cell"], "trial_id": ask["trial_id"], "config_id": config["config_id"],
         "seed": config["seed"], "stage": config["stage"], "status": ended["status"], "error": ended.get("error"),
-        "defense": config["defense"]["name"], "network": config["network"]["name"], "dataset": config["dataset"]["name"],
+        **{block: config[block]["name"] for block in ("defense", "network", "dataset")},
         "norm": config["threat"]["norm"], "eps": config["threat"]["eps"],
         **{PARAM + path: value for path, value in config["params"].items()},
         "params_json": json.dumps(config["params"], sort_keys=True),
@@ -103,12 +104,11 @@ def _counts(attacks: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any]:
 
 def _course(events: pd.DataFrame, ended: Mapping[str, Any]) -> dict[str, Any]:
     """What the trial said of its own course, and the times of its life."""
-    told = ("parameters", "checkpoint_epoch", "train_seconds", "gpu_seconds", "peak_memory_bytes", "host", "device", "checkpoint")
     started = events.loc[events["kind"] == TRAINING_STARTED, "at"]
     over = events.loc[events["kind"].isin([TRAINING_ENDED, EVALUATION_ENDED, ENDED]), "at"]
     return {
-        **{name: ended.get(name) for name in told},
-        "started_at": _time(started.min() if len(started) else ended.get("started_at")),
+        **{name: ended.get(name) for name in _TOLD},
+        "started_at": _time(ended.get("started_at", started.min())),
         "finished_at": _time(over.max()),
         "code_version": None,
         "spec_hash": None,
@@ -146,9 +146,9 @@ def _clean_accuracy(examples: pd.DataFrame, attacks: pd.DataFrame) -> float:
     return float((first["clean_prediction"] == first["label"]).mean())
 
 
-def _cascade_accuracy(attacks: pd.DataFrame, eps: float) -> float | None:
-    """What was left after the last attack at this eps."""
-    rows = _at(attacks, eps).sort_values("position")
+def _rung_accuracy(attacks: pd.DataFrame, eps: float) -> float | None:
+    """What was left at a rung after its last attack at this eps."""
+    rows = _at(attacks[attacks["evaluation"] == RUNG], eps).sort_values("position")
     return float(rows["robust_accuracy"].iloc[-1]) if len(rows) else None
 
 

@@ -16,8 +16,8 @@ MAY_IMPORT = {"attacks": {"attacks", "torch"}, "defenses": {"attacks", "defenses
 WORLDLY = {  # modules that touch files, clocks, the environment, the screen, other processes or global randomness
     *("argparse", "asyncio", "builtins", "concurrent", "csv", "ctypes", "datetime", "fileinput", "getpass", "glob"),
     *("gzip", "http", "importlib", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "pickle", "platform"),
-    *("pprint", "random", "secrets", "shelve", "shutil", "signal", "site", "socket", "sqlite3", "ssl", "subprocess", "sys"),
-    *("tarfile", "tempfile", "threading", "time", "timeit", "urllib", "uuid", "zipfile"),
+    *("pprint", "random", "secrets", "shelve", "shutil", "signal", "site", "socket", "sqlite3", "ssl", "subprocess"),
+    *("sys", "tarfile", "tempfile", "threading", "time", "timeit", "urllib", "uuid", "zipfile"),
     *("torch.distributed", "torch.distributions", "torch.hub", "torch.profiler", "torch.serialization"),
     *("torch.utils.tensorboard", "torchvision.datasets", "torchvision.io"),
 }

@@ -1,0 +1,66 @@
+"""What a spec would run, before anything does."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.asha import rungs
+from orchestrator.spec import Cell, Spec
+
+
+def preview(spec: Spec) -> RenderableType:
+    """Cells, dimensions, rungs, evaluations and how many trials there will be."""
+    cells = spec.cells()
+    test = spec.evaluation.test
+    finalists = len(cells) * test.finalists * test.seeds
+    lines = [
+        f"{spec.name}: the spec is right.",
+        f"{len(cells)} cell{'s' * (len(cells) != 1)} x {spec.search.trials} search trials ({spec.search.sampler}), then "
+        + (f"{test.finalists} finalists x {test.seeds} seeds each: {finalists} more" if finalists else "no finalists"),
+        f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",
+    ]
+    if spec.search.constraints:
+        lines.append("constraints: " + ", ".join(f"{name} {bound}" for name, bound in spec.search.constraints.items()))
+    lines += [_rungs(spec), *_evaluations(spec)]
+    return Group(*(Text(line) for line in lines), *(_dimensions(cell) for cell in cells))
+
+
+def _rungs(spec: Spec) -> str:
+    scheduler = spec.scheduler
+    if scheduler.name != "asha":
+        return "rungs: none but the last epoch; no trial is stopped early"
+    epochs = spec.training.get("epochs", 30)
+    rule = f"grace {scheduler.grace_epochs}, then x{scheduler.reduction_factor:g}"
+    if not isinstance(epochs, int):
+        return f"rungs: {rule}, up to each configuration's epochs"
+    return f"rungs: epochs {', '.join(map(str, rungs(epochs, scheduler.grace_epochs, scheduler.reduction_factor)))} ({rule})"
+
+
+def _evaluations(spec: Spec) -> list[str]:
+    found = []
+    for name, split in (("rung", "validation"), ("final", "validation"), ("test", "test")):
+        block = getattr(spec.evaluation, name)
+        count = "auto" if block.examples is None else str(block.examples)
+        attacks = ", ".join(_attack(attack) for attack in block.attacks)
+        found.append(f"{name}: {count} examples of the {split} split, {attacks}")
+    return found
+
+
+def _attack(block: dict[str, object] | str) -> str:
+    if isinstance(block, str):
+        return block
+    settings = ", ".join(f"{key} {value}" for key, value in block.items() if key != "name" and value is not None)
+    return f"{block['name']} ({settings})" if settings else str(block["name"])
+
+
+def _dimensions(cell: Cell) -> Table:
+    size = cell.space.size()
+    count = "infinitely many" if size is None else f"{size:,}"
+    table = Table(title=f"{cell.name}: {count} configurations", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("hole", "kind", "range", "where"):
+        table.add_column(heading)
+    for dimension in cell.space.dimensions():
+        table.add_row(dimension.path, dimension.kind, dimension.range, dimension.condition)
+    return table
