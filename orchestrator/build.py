@@ -26,6 +26,10 @@ class Setting:
     default: Any
     kinds: Kinds | None
 
+    def takes_null(self) -> bool:
+        """Whether a block may be left out."""
+        return type(None) in get_args(self.hint) or not (self.is_required or self.default is not None)
+
 
 def make(kinds: Kinds, block: str | Mapping[str, Any], where: str = "") -> Any:
     """The instance that a block stands for; a mere name is a block without settings.
@@ -171,7 +175,7 @@ def _value(setting: Setting, given: Mapping[str, Any]) -> tuple[Any, list[Proble
     if setting.name not in given:
         return setting.default, [Problem((), "is required")] if setting.is_required else []
     value = given[setting.name]
-    if setting.kinds is not None and not (value is None and type(None) in get_args(setting.hint)):
+    if setting.kinds is not None and not (value is None and setting.takes_null()):
         return examine(setting.kinds, value)
     try:
         return coerce(Any if setting.kinds else setting.hint, value), []

@@ -39,8 +39,8 @@ def coerce(hint: Any, value: Any) -> Any:
         return _container(hint, value)
     try:
         return _SCALARS[hint](value)
-    except ValueError:
-        raise ValueError(f"must be {allowed(hint)}, got {shown(value)}") from None
+    except ValueError as error:
+        raise ValueError(str(error) or f"must be {allowed(hint)}, got {shown(value)}") from None
 
 
 def allowed(hint: Any) -> str:
@@ -150,7 +150,10 @@ def _float(value: Any) -> float:
 
 
 def _int(value: Any) -> int:
-    found = number(value)
+    try:
+        found = number(value)
+    except ValueError:
+        raise ValueError from None
     if found != int(found):
         raise ValueError
     return int(found)

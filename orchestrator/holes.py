@@ -198,7 +198,7 @@ class Normal(Numeric):
         deviate = _STANDARD.inv_cdf(min(max(share, 1e-300), 1 - 2**-53))
         found = self.mean + self.std * deviate
         exact = math.exp(min(found, math.log(self.high))) if self.is_log else found
-        return self._snapped(float(f"{exact:.10g}"))  # 10 digits: a value given by a user comes back as written
+        return self._snapped(exact)
 
     def internal(self, value: Any) -> float:
         start, mass = self.mass()
@@ -212,6 +212,9 @@ class Normal(Numeric):
         """The probability below `low`, and between `low` and `high`."""
         start = _STANDARD.cdf(self._deviate(self.low))
         return start, _STANDARD.cdf(self._deviate(self.high)) - start
+
+    def _snapped(self, value: float) -> int | float:
+        return super()._snapped(float(f"{value:.10g}"))  # 10 digits: a value given by a user comes back as written
 
     def _deviate(self, value: float) -> float:
         return ((math.log(value) if self.is_log else value) - self.mean) / self.std

@@ -61,15 +61,15 @@ def _hole(
     path: str, value: Any, holes: Mapping[str, Hole], values: Mapping[str, Scalar], found: Initial, at: Place
 ) -> Hole | None:
     """The one hole a path means, given what is chosen so far; where there is none, that is noted."""
-    if path in holes:
-        return holes[path]
     fitting = [
         hole
         for hole in holes.values()
-        if path in _short_paths(hole) and all(values.get(key, label) == label for key, label in hole.conditions)
+        if path == hole.path
+        or (path in _short_paths(hole) and all(values.get(key, label) == label for key, label in hole.conditions))
     ]
     if len(fitting) > 1:  # the choice of a value or a range, and the range: the value tells which is meant
-        fitting = [hole for hole in fitting if _checked(hole, value) is not None] or fitting[:1]
+        accepting = [hole for hole in fitting if _checked(hole, value) is not None]
+        fitting = [hole for hole in accepting if hole.path == path] or accepting or fitting[:1]
     if not fitting:
         known = ", ".join(holes) or "none"
         found.missing.append(Problem(at, f"{path} is no hole; the holes are {known}{nearest(holes, path)}"))

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 from orchestrator.build import Kinds, Setting, look_up, settings, unknown_key, unopenable
 from orchestrator.coercion import allowed, coerce, item_hint, number
@@ -104,7 +104,7 @@ class Reader:
         value = block[setting.name]
         if setting.kinds is None:
             return self.value(setting.hint, value, spot)
-        if value is None and type(None) in get_args(setting.hint):
+        if value is None and setting.takes_null():
             return Fixed(spot.at, None)
         return self.block(setting.kinds, value, spot)
 

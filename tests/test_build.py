@@ -35,7 +35,9 @@ def test_lists_reach_a_dataclass_as_tuples_and_leave_it_as_lists() -> None:
     ],
 )
 def test_equal_settings_are_equal_blocks_whatever_way_they_are_written(block: dict[str, Any]) -> None:
-    assert repr(normalised(DEFENSES, block)) == repr(normalised(DEFENSES, {"name": "noisy", "scale": 1.0, "attack": "pgd"}))
+    assert repr(normalised(DEFENSES, block)) == repr(
+        normalised(DEFENSES, {"name": "noisy", "scale": 1.0, "attack": "pgd"})
+    )
 
 
 def test_normalising_is_idempotent_and_the_way_back_of_make() -> None:
@@ -59,7 +61,10 @@ def test_a_field_that_no_spec_can_give_is_no_key() -> None:
         ({"depth": 8}, "a:3 network.name: is required: one of lenet, resnet, mlp"),
         ({"name": 3}, "a:3 network.name: must be one of lenet, resnet, mlp, got 3"),
         ([1], "a:3 network: must be a mapping with a name, got [1]"),
-        ({"name": "resnet", "dept": 8}, "a:3 network.dept: unknown key; the keys are depth, width; did you mean 'depth'?"),
+        (
+            {"name": "resnet", "dept": 8},
+            "a:3 network.dept: unknown key; the keys are depth, width; did you mean 'depth'?",
+        ),
         ({"name": "lenet", "depth": 8}, "a:3 network.depth: unknown key; there are no keys here"),
         ({"name": "resnet", "depth": 8.5}, "a:3 network.depth: must be a whole number, got 8.5"),
         ({"name": "resnet", "depth": True}, "a:3 network.depth: must be a whole number, got true"),
@@ -67,7 +72,7 @@ def test_a_field_that_no_spec_can_give_is_no_key() -> None:
         ({"name": "resnet", "depth": 9}, "a:3 network.depth: must be 6n + 2, got 9"),
         ({"name": "mlp", "hidden": 8}, "a:3 network.hidden: must be a list, got 8"),
         ({"name": "mlp", "hidden": [8, "x"]}, "a:3 network.hidden: item 1: must be a whole number, got 'x'"),
-        ({"name": "mlp", "dropout": float("nan")}, "a:3 network.dropout: must be a number, got NaN"),
+        ({"name": "mlp", "dropout": float("nan")}, "a:3 network.dropout: must be a finite number, got NaN"),
     ],
 )
 def test_a_wrong_block_is_named_with_what_is_allowed(block: Any, message: str) -> None:
@@ -79,7 +84,9 @@ def test_a_wrong_block_is_named_with_what_is_allowed(block: Any, message: str) -
 def test_a_wrong_block_inside_a_block_is_named_with_its_path() -> None:
     with pytest.raises(SpecError, match=r"^defense\.attack\.steps: must be >= 1, got 0$"):
         make(DEFENSES, {"name": "noisy", "attack": {"name": "pgd", "steps": 0}}, "defense")
-    with pytest.raises(SpecError, match=r"^attack\.loss: must be one of cross_entropy, margin, got 'margn'; did you mean"):
+    with pytest.raises(
+        SpecError, match=r"^attack\.loss: must be one of cross_entropy, margin, got 'margn'; did you mean"
+    ):
         make(DEFENSES, {"name": "noisy", "attack": {"name": "pgd", "loss": "margn"}})
 
 
@@ -106,12 +113,16 @@ def test_a_required_setting_that_is_missing_is_asked_for() -> None:
         make(TABLES.datasets, "files")
 
 
-@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), (" 1 / 2 ", 0.5), ("-1/4", -0.25), ("2.5/10", 0.25), (3, 3)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), (" 1 / 2 ", 0.5), ("-1/4", -0.25), ("2.5/10", 0.25), (3, 3)]
+)
 def test_fractions_are_numbers(text: Any, value: float) -> None:
     assert number(text) == value
 
 
-@pytest.mark.parametrize("value", ["8/0", "1/2/3", "a/b", "0.5", "", None, True, [1], float("inf"), float("nan"), 10**400])
+@pytest.mark.parametrize(
+    "value", ["8/0", "1/2/3", "a/b", "0.5", "", None, True, [1], float("inf"), float("nan"), 10**400]
+)
 def test_what_is_no_finite_number_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="must be a"):
         number(value)
