@@ -19,6 +19,7 @@ from orchestrator import checkpoints
 from orchestrator.analysis import Run, load
 from orchestrator.build import normalised
 from orchestrator.errors import UserError
+from orchestrator.leaderboard import leaderboard
 from orchestrator.lifecycle import ENDED, event
 from orchestrator.schemas import TABLES
 from orchestrator.statistics import wilson_interval
@@ -219,6 +220,7 @@ def test_a_search_trial_that_someone_tested_keeps_its_place_on_validation_data(r
     assert (row["stage"], row["seeds"], row["final_robust_accuracy"], row["final_n"]) == ("search", 0, 0.25, 4)
     assert np.isnan(row["test_robust_accuracy"])
     assert run.trials()["robust_accuracy"].to_list() == [0.9]
+    assert leaderboard(run.trials(), set(), run.goals())["test_robust_accuracy"].isna().all()
 
 
 def test_status_counts_trials_by_stage_and_state(run: Run) -> None:

@@ -143,6 +143,33 @@ def test_without_hard_links_parts_are_still_written_once(store: Store, monkeypat
     assert [path for path in store.directory("epochs").iterdir() if path.suffix == ".tmp"] == []
 
 
+@pytest.mark.parametrize(("method", "naming"), [("append", "link"), ("replace", "replace")])
+def test_a_part_gets_its_name_when_it_is_synced_and_counts_when_the_name_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch, method: str, naming: str
+) -> None:
+    steps: list[tuple[str, bool]] = []  # each with whether the part was there by then
+    for name in ("fsync", "link", "replace"):
+        real = getattr(durable.os, name)
+
+        def spied(*arguments: Any, name: str = name, real: Any = real) -> None:
+            steps.append((name, store.has("epochs", "t")))
+            real(*arguments)
+
+        monkeypatch.setattr(durable.os, name, spied)
+    getattr(store, method)("epochs", "t", [epoch(1)])
+    assert steps == [("fsync", False), (naming, False), ("fsync", True)]
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(durable.errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        store.append("epochs", "t", [epoch(1)])
+    assert [path.name for path in store.directory("epochs").iterdir()] == ["0-schema.parquet"]
+
+
 def test_a_replaced_part_is_the_new_one(store: Store) -> None:
     store.replace("trials", "t", [trial()])
     store.replace("trials", "t", [trial(status="failed", n=7)])
