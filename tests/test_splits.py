@@ -93,6 +93,12 @@ def test_every_prefix_of_validation_and_test_is_near_balanced(block: dict[str, A
         assert np.abs(is_label.cumsum(0) - expected).max() <= 1.5
 
 
+def test_classes_of_equal_size_take_turns_in_one_order() -> None:
+    rounds = load_test(BALANCED, 0).labels.reshape(-1, 5)
+    assert sorted(rounds[0]) == [0, 1, 2, 3, 4]
+    assert (rounds == rounds[0]).all()
+
+
 def test_the_prefix_of_an_unbalanced_test_split_has_the_proportions_of_the_whole() -> None:
     split = load_test({"name": "given", "counts": "9 9 9", "test_counts": "100 50 10"}, 0)
     assert np.bincount(split.labels).tolist() == [100, 50, 10]
