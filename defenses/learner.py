@@ -106,9 +106,13 @@ def _memory(optimizer: Optimizer) -> Iterable[tuple[str, Tensor]]:
 
 
 def _remember(optimizer: Optimizer, memory: dict[str, Tensor]) -> None:
-    """The inverse of `_memory`. Copies: an optimizer changes its memory in place."""
+    """The inverse of `_memory`. Copies, since an optimizer changes its memory in place."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     remembered: dict[int, dict[str, Any]] = {}
     for key, value in memory.items():
         number, field = key.split(".", 1)
-        remembered.setdefault(int(number), {})[field] = value.clone()
+        parameter = parameters[int(number)]
+        is_alike = field != "step" and value.shape == parameter.shape
+        copy = torch.empty_like(parameter).copy_(value) if is_alike else value.clone()  # laid out as the parameter is
+        remembered.setdefault(int(number), {})[field] = copy
     optimizer.load_state_dict({**optimizer.state_dict(), "state": remembered})

@@ -230,7 +230,7 @@ def test_pgd_at_trains_on_the_ball_and_crafts_in_eval_mode(
     trained = [x for is_training, x in model.seen if is_training]
     crafted = [x for is_training, x in model.seen if not is_training]
     assert len(trained) == (2 if clean_weight else 1)
-    assert len(crafted) >= 4
+    assert len(crafted) == 4  # where the attack ends is not looked at again
     order = Draws(0, torch.arange(COUNT)).generator("order", 0)
     clean = data.images[torch.randperm(COUNT, generator=order)].float() / 255
     moved = threat.distance(clean, trained[0])
