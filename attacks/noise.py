@@ -33,4 +33,4 @@ class Noise:
                 source = draws.fork(self.name, query)
                 point = random_point(x, threat, source)
                 worst.see(point, queries.logits(point, source))
-        return worst.adversarial.clone()
+        return worst.adversarial

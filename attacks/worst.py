@@ -18,7 +18,7 @@ class Worst:
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.adversarial = x  # [B, C, H, W]
+        self.adversarial = x.clone()  # [B, C, H, W]
         self.is_fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self._margin = torch.full((len(x),), -math.inf, device=x.device)
         self._y = y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -224,6 +225,14 @@ def column_of(values: Sequence[Any]) -> str:
     """The type of a column that holds these values: int and float make float, any other mixture makes string."""
     kinds = {type(value) for value in values if value is not None}
     return united({_COLUMNS.get(kind, "string") for kind in kinds}) if kinds else "string"
+
+
+def text_of(value: Any) -> str:
+    """A value as the label of an option: 1.0 is "1", so that it equals what a user writes."""
+    if isinstance(value, str):
+        return value
+    is_whole = isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if is_whole else value, default=str)
 
 
 def united(columns: set[str]) -> str:

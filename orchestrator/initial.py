@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.coercion import number
 from orchestrator.errors import Place, Problem
-from orchestrator.holes import Choice, Hole, Numeric, Scalar
+from orchestrator.holes import Choice, Hole, Numeric, Scalar, text_of
 from orchestrator.wording import nearest, shown
 
 
@@ -101,7 +100,7 @@ def _value(hole: Hole, value: Any) -> Scalar:
     if isinstance(hole, Numeric):
         return hole.checked(number(value))
     if hole.column == "string" and not isinstance(value, str) and value is not None:
-        return hole.checked(json.dumps(value))
+        return hole.checked(text_of(value))
     return hole.checked(number(value) if hole.column == "float" and isinstance(value, str) else value)
 
 

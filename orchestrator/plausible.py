@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.cells import Cell
 from orchestrator.errors import Problem
-from orchestrator.initial import Initial, read_initial
+from orchestrator.initial import read_initial
 from orchestrator.spec_models import EvaluationSpec, SchedulerSpec
 
 
@@ -69,17 +69,15 @@ def with_initial(entries: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) ->
     for place, entry in enumerate(entries if cells else []):
         found = {cell.name: read_initial(cell.space.holes(), entry) for cell in cells}
         fitting = {name: initial for name, initial in found.items() if not initial.missing}
-        problems += [
-            Problem(("search", "initial", place, *problem.at), problem.text) for problem in _initial_problems(found)
-        ]
+        wrong = [problem for initial in fitting.values() for problem in initial.problems]
+        wrong = wrong if fitting else _missing(cells, entry)
+        problems += [Problem(("search", "initial", place, *problem.at), problem.text) for problem in wrong]
         for name, initial in fitting.items():
             fixed[name].append(initial.internal)
     return [replace(cell, fixed=tuple(fixed[cell.name])) for cell in cells], problems
 
 
-def _initial_problems(found: Mapping[str, Initial]) -> list[Problem]:
-    """What a user must know of an entry: the values refused or, where no cell fits, what the best one lacks."""
-    fitting = [initial for initial in found.values() if not initial.missing]
-    if not fitting:
-        return min(found.values(), key=lambda initial: len(initial.missing)).missing
-    return [problem for initial in fitting for problem in initial.problems]
+def _missing(cells: Sequence[Cell], entry: Mapping[str, Any]) -> list[Problem]:
+    """Why an entry fits no cell."""
+    holes = {path: hole for cell in cells for path, hole in cell.space.holes().items()}
+    return read_initial(holes, entry).missing or [Problem((), "there is no cell that has all these holes")]

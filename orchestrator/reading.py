@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import Any
 from orchestrator.build import Kinds, Setting, look_up, settings, unknown_key, unopenable
 from orchestrator.coercion import allowed, coerce, item_hint, number
 from orchestrator.errors import Place, Problem
-from orchestrator.holes import Choice, Conditions, Normal, Numeric, Range, column_of
+from orchestrator.holes import Choice, Conditions, Normal, Numeric, Range, column_of, text_of
 from orchestrator.template import Fields, Fixed, Items, Leaf, Node, Pick, Ref
 from orchestrator.wording import nearest, shown
 
@@ -66,11 +65,13 @@ class Reader:
 
     problems: list[Problem] = field(default_factory=list)
 
-    def block(self, kinds: Kinds, value: Any, spot: Spot) -> Node:
+    def block(self, kinds: Kinds, value: Any, spot: Spot, takes_null: bool = False) -> Node:
         """A block or, where blocks have names, a choice of blocks."""
+        if value is None and takes_null:
+            return Fixed(spot.at, None)
         kind = None if isinstance(kinds, type) else hole_kind(value)
         if kind == "choice":
-            return self._choice(value, spot, lambda option, inner: self.block(kinds, option, inner))
+            return self._choice(value, spot, lambda option, inner: self.block(kinds, option, inner, takes_null))
         if kind is not None:
             return self._wrong(spot, f"must be a block with a name, or a choice of such blocks, got {shown(value)}")
         if problem := unopenable(kinds, value):
@@ -104,9 +105,7 @@ class Reader:
         value = block[setting.name]
         if setting.kinds is None:
             return self.value(setting.hint, value, spot)
-        if value is None and setting.takes_null():
-            return Fixed(spot.at, None)
-        return self.block(setting.kinds, value, spot)
+        return self.block(setting.kinds, value, spot, setting.takes_null())
 
     def _plain(self, hint: Any, value: Any, spot: Spot) -> Node:
         try:
@@ -167,7 +166,7 @@ class Reader:
         nodes = tuple(read(option, inner) for option, inner in zip(options, spots, strict=True))
         if len(self.problems) > before:
             return Fixed(spot.at, None)
-        labels = _typed_labels(nodes, names)
+        labels = _labels(nodes, names)
         for place, label in enumerate(labels):
             if label in labels[:place]:
                 return self._wrong(spot, f"{shown(label)} is listed twice", (kind, place))
@@ -191,7 +190,7 @@ class Reader:
             whole = "; a hole of whole numbers is int or log_int" if _takes(hint, 1) else ""
             return self._wrong(spot, f"must be {allowed(hint)}, got a hole of numbers, {shown(value)}{whole}")
         hole = _made(kind, column, numbers, step, spot)
-        if problem := _bounds_problem(kind, hole):
+        if problem := _bounds_problem(kind, hole, shown(given)):
             return self._wrong(spot, problem, (kind,))
         return Leaf(spot.at, hole)
 
@@ -218,23 +217,24 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def label_of(option: Any) -> str:
-    """What an option is called: a block by its name, a hole by its word, a value as JSON."""
+    """What an option is called: a block by its name, a hole by its word, else "list", "each" or the value's text."""
     if isinstance(option, Mapping):
-        return str(option.get("name") or hole_kind(option) or "block")
-    return option if isinstance(option, str) else json.dumps(option, default=str)
+        return str(option.get("name") or hole_kind(option) or "each")
+    return "list" if isinstance(option, list) else text_of(option)
 
 
-def _typed_labels(nodes: Sequence[Node], names: Sequence[str]) -> list[Any]:
-    """The values themselves where all are plain and of one kind; else their names."""
-    values: list[Any] = [node.value if isinstance(node, Fixed) else node for node in nodes]
-    if not all(value is None or isinstance(value, (bool, int, float, str)) for value in values):
-        return list(names)
-    column = column_of(values)
+def _labels(nodes: Sequence[Node], names: Sequence[str]) -> list[Any]:
+    """The values themselves where all are scalars of one kind; else the text of each value, the name of all else."""
+    values = [node.value for node in nodes if isinstance(node, Fixed)]
+    are_scalars = len(values) == len(nodes) and not any(isinstance(value, (list, Mapping)) for value in values)
+    column = column_of(values) if are_scalars else "string"
     if column == "float":
         return [None if value is None else float(value) for value in values]
-    if column == "string":
-        return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return values
+    if column != "string":
+        return values
+    if are_scalars:
+        return [None if value is None else text_of(value) for value in values]
+    return [text_of(node.value) if isinstance(node, Fixed) else name for node, name in zip(nodes, names, strict=True)]
 
 
 def _has_holes(value: Any) -> bool:
@@ -275,9 +275,8 @@ def _made(kind: str, column: str, numbers: Sequence[float], step: float | None, 
     return Range(spot.path, kind, column, spot.given, low, high, step)
 
 
-def _bounds_problem(kind: str, hole: Numeric) -> str | None:
-    """Why a range cannot be, if so."""
-    bounds = shown([hole.low, hole.high])
+def _bounds_problem(kind: str, hole: Numeric, bounds: str) -> str | None:
+    """Why a range cannot be, if so; `bounds` as they were written."""
     if hole.low >= hole.high:
         return f"low must be below high, got {bounds}"
     if kind.startswith("log_") and hole.low <= 0:

@@ -170,8 +170,9 @@ def _attacks(tree: Mapping[str, Any], tables: Tables) -> tuple[dict[str, list[di
     given = tree.get("evaluation", {})
     blocks, problems = {}, []
     for stage, field in EvaluationSpec.model_fields.items():
-        section = given.get(stage, {}) if isinstance(given, Mapping) else {}
-        entries = section.get("attacks", field.default.attacks) if isinstance(section, Mapping) else []
+        section = given.get(stage) if isinstance(given, Mapping) else None
+        entries = section.get("attacks") if isinstance(section, Mapping) else None
+        entries = field.default.attacks if entries is None else entries
         if isinstance(entries, list):
             blocks[stage], wrong = tables.attack_blocks(entries, ("evaluation", stage, "attacks"))
             problems += wrong

@@ -223,15 +223,15 @@ def _follow(
 
 
 def _found(target: str, blocks: dict[str, Any], filling: Filling, facts: Mapping[str, Any]) -> Place | list[Any]:
-    """The place of a target in the blocks, or its value in a list where it is a fact or a parameter."""
-    if target in filling.params:
-        return [filling.params[target]]
+    """The place of a target in the blocks, or its value in a list where it is a fact or the column of a hole."""
     keys: list[str | int] = []
     value: Any = {**facts, **blocks}
     for key in target.split("."):
         position: str | int = int(key) if isinstance(value, list) and key.isdecimal() else key
-        inside = isinstance(value, dict) and position in value
-        if not inside and not (isinstance(position, int) and position < len(value)):
+        inside = position in value if isinstance(value, dict) else isinstance(position, int) and position < len(value)
+        if not inside and target in filling.params:
+            return [filling.params[target]]
+        if not inside:
             known = ", ".join(value) if isinstance(value, dict) else "nothing"
             raise ValueError(f"ref: there is no {target} in this configuration (at {key!r}; there: {known})")
         value = value[position]

@@ -16,7 +16,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from orchestrator.errors import Place, Problem, SpecError
 from orchestrator.wording import dotted, shown
 
-MOST_VALUES = 100_000  # an alias of aliases of aliases can stand for more than any memory holds
+MOST_VALUES = 20_000  # an alias of aliases of aliases can stand for more than any memory holds
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {_TAG + kind for kind in ("null", "bool", "int", "float")}
 

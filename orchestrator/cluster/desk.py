@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
+from orchestrator.cluster.trainable import Report
 from orchestrator.lifecycle import RETRY, event, key_of
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
@@ -15,6 +16,7 @@ from orchestrator.records import Record
 from orchestrator.sweep import Sweep
 from orchestrator.training import Reached
 
+WORKER_DEATHS = 3  # how often a trial's worker may die before the trial has failed
 QUEUE_PER_EVALUATOR = 16  # assignments waiting, above which no new trial is begun
 
 
@@ -57,25 +59,23 @@ class Desk:
             return self._finalists.popleft() if self._finalists else None
         return self.sweep.next_trial()
 
-    def reached(self, plan: Plan, result: Mapping[str, Any]) -> bool:
+    def reached(self, plan: Plan, reached: Reached) -> bool:
         """A trial is at a rung: whether it goes on."""
-        goes_on = self.sweep.reached(
-            plan, Reached(result["epoch"], result["metrics"], result["is_degenerate"], result["is_top"])
-        )
+        goes_on = self.sweep.reached(plan, reached)
         self._update()
         return goes_on
 
-    def ended(self, plan: Plan, result: Mapping[str, Any] | None) -> None:
-        """A trial's training is over; `result` is the last one, None when its worker died too often."""
-        if result is None or result["status"] == "failed":
-            error = "the worker died more often than it is restarted" if result is None else result["error"]
+    def ended(self, plan: Plan, report: Report | None) -> None:
+        """A trial's training is over; `report` is its last one, None when its worker died too often."""
+        if report is None or report.reached is None:
+            error = report.error if report else f"its worker died more than {WORKER_DEATHS} times"
             self.sweep.ended(plan, "failed", error, {})
-        elif result["is_top"]:
-            self.reached(plan, result)  # Tune does not show its scheduler the last result of a trial
-            self.sweep.ended(plan, "completed", None, result["facts"])
+        elif report.reached.is_top:
+            self.reached(plan, report.reached)  # Tune does not show its scheduler the last result of a trial
+            self.sweep.ended(plan, "completed", None, report.facts)
             self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
         else:
-            self.sweep.ended(plan, "pruned", None, result["facts"])
+            self.sweep.ended(plan, "pruned", None, report.facts)
         self._say(self.sweep.records[plan.trial_id])
         self.poll()
 

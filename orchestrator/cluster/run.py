@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 
 from orchestrator.cluster.allocation import Allocation, allocate
-from orchestrator.cluster.desk import Desk
+from orchestrator.cluster.desk import WORKER_DEATHS, Desk
 from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
@@ -28,7 +28,6 @@ from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
 
 Data = TypeVar("Data")
-WORKER_DEATHS = 3  # how often a trial's worker may die before the trial has failed
 
 
 def run_sweep(spec: Spec, root: Path, progress: Progress, address: str | None = None, time_budget: float = float("inf")) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from ray import tune
 
 from orchestrator.plan import Plan
 from orchestrator.store import Store
-from orchestrator.training import RungRule, Trainer, TrainingData
+from orchestrator.training import Reached, RungRule, Trainer, TrainingData
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,20 @@ class Bench:
     rules: dict[str, RungRule]
     data: dict[str, Any]  # object references to TrainingData
     threads: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step found: the rung it reached and the facts so far, or the traceback of what went wrong."""
+
+    reached: Reached | None
+    facts: dict[str, Any]
+    error: str | None
+
+    @classmethod
+    def of(cls, result: dict[str, Any]) -> Report:
+        said = json.loads(result["report"])
+        return cls(Reached(**said["reached"]) if said["reached"] else None, said["facts"], said["error"])
 
 
 class TrialActor(tune.Trainable):
@@ -47,11 +62,16 @@ class TrialActor(tune.Trainable):
             reached = self._trainer.advance()
             facts = self._trainer.facts()
         except Exception:
-            return {"status": "failed", "error": traceback.format_exc(), "done": True}
-        return asdict(reached) | {"status": "reached", "facts": facts, "done": reached.is_top}
+            return _told(Report(None, {}, traceback.format_exc()), done=True)
+        return _told(Report(reached, facts, None), done=reached.is_top)
 
     def _begin(self) -> Trainer:
         plan = Plan.from_json(self.config["plan"])
         data: TrainingData = ray.get(self._bench.data[plan.cell])
         device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         return Trainer(plan, self._bench.rules[plan.cell], data, self._bench.store, device)
+
+
+def _told(report: Report, done: bool) -> dict[str, Any]:
+    """The result of a step. Tune flattens mappings and joins their keys, so the report goes as one text."""
+    return {"report": json.dumps(asdict(report)), "done": done}

@@ -10,6 +10,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.desk import Desk
+from orchestrator.cluster.trainable import Report
 from orchestrator.plan import Plan
 
 
@@ -32,8 +33,9 @@ class DeskSearcher(Searcher):  # type: ignore[misc]
         self._plans[trial_id] = plan
         return {"id": plan.trial_id, "plan": plan.to_json()}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._desk.ended(self._plans.pop(trial_id), None if error else result)
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        is_told = not error and result is not None
+        self._desk.ended(self._plans.pop(trial_id), Report.of(result) if is_told else None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the record."""
@@ -50,10 +52,9 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
         self._desk, self._plans = desk, plans
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        plan = self._plans[trial.trial_id]
-        if result["status"] == "failed" or self._desk.reached(plan, result):
-            return str(TrialScheduler.CONTINUE)
-        return str(TrialScheduler.STOP)
+        reached = Report.of(result).reached
+        goes_on = reached is None or self._desk.reached(self._plans[trial.trial_id], reached)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())
