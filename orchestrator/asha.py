@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, for one or several objectives."""
+"""Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), stopping variant, one or several objectives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class SuccessiveHalving:
     reduction_factor: float
     rungs: dict[tuple[str, int], Rung] = field(default_factory=dict)
 
-    def record(self, cell: str, epoch: int, trial_id: str, values: Sequence[float], is_degenerate: bool = False) -> None:
+    def record(
+        self, cell: str, epoch: int, trial_id: str, values: Sequence[float], is_degenerate: bool = False
+    ) -> None:
         """Note the figures of a trial at a rung, each the larger the better; a degenerate model ranks last."""
         figures = (-math.inf,) * len(values) if is_degenerate else tuple(values)
         self.rungs.setdefault((cell, epoch), {})[trial_id] = figures

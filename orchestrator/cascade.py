@@ -49,7 +49,8 @@ def _expanded(choice: AttackChoice) -> list[Stage]:
 
 
 def _stage(attack: AttackCall) -> Stage:
-    name = getattr(attack, "name", None) or getattr(attack, "__qualname__", type(attack).__qualname__)
-    settings = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
+    kind = attack if hasattr(attack, "__qualname__") else type(attack)
+    name = str(getattr(attack, "name", kind.__qualname__))
+    settings: dict[str, Any] = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
     text = json.dumps({"name": name, **settings}, sort_keys=True, default=repr)
     return Stage(attack, name, text, attack_id(text))

@@ -19,7 +19,9 @@ app = typer.Typer(
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A sweep spec (YAML).")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: <store>/<sweep name>.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the spec.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the spec.")
+]
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -58,7 +60,9 @@ def run(
     console.print(render(found))
     failed = int((found.trials()["status"] == "failed").sum())
     if failed:
-        console.print(f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root / 'trials'}")
+        console.print(
+            f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root / 'trials'}"
+        )
     if failed == len(found.trials()):
         raise typer.Exit(FAILED)
 
@@ -102,12 +106,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(str(error), style="red" if sys.stderr.isatty() else None, soft_wrap=True, highlight=False, markup=False)
+        Console(stderr=True).print(
+            str(error), style="red" if sys.stderr.isatty() else None, soft_wrap=True, highlight=False, markup=False
+        )
         raise SystemExit(WRONG) from None
 
 
 def _console() -> Console:
     """Standard output; as wide as it takes when it is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else 160)
-
-

@@ -32,7 +32,9 @@ def degenerate(predictions: Tensor, labels: Tensor, classes: int) -> Doubt | Non
         return Doubt("degenerate", "severe", f"{share:.0%} of {len(labels)} images are given class {common}")
     accuracy = (predictions == labels).float().mean().item()
     if accuracy < 1 / classes + DEGENERATE_MARGIN:
-        return Doubt("degenerate", "severe", f"clean accuracy {accuracy:.1%} is within 10 points of chance, {1 / classes:.1%}")
+        return Doubt(
+            "degenerate", "severe", f"clean accuracy {accuracy:.1%} is within 10 points of chance, {1 / classes:.1%}"
+        )
     return None
 
 
@@ -40,7 +42,9 @@ def gives_probabilities(logits: Tensor) -> Doubt | None:
     """A model whose outputs are probabilities: its gradients vanish where it is sure. [n, K] -> doubt or None"""
     sums = logits.sum(1)
     if logits.min() >= 0 and logits.max() <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-5):
-        return Doubt("probabilities", "severe", f"all {len(logits)} outputs are in [0, 1] and sum to 1: give logits instead")
+        return Doubt(
+            "probabilities", "severe", f"all {len(logits)} outputs are in [0, 1] and sum to 1: give logits instead"
+        )
     return None
 
 
@@ -49,7 +53,9 @@ def random_outputs(first: Tensor, second: Tensor) -> Doubt | None:
     if torch.equal(first, second):
         return None
     gap = (first - second).abs().max().item()
-    return Doubt("random_outputs", "severe", f"two passes over {len(first)} images differ by up to {gap:.3g}: declare its draws")
+    return Doubt(
+        "random_outputs", "severe", f"two passes over {len(first)} images differ by up to {gap:.3g}: declare its draws"
+    )
 
 
 def outside_threat(attack: str, count: int, n: int) -> Doubt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
@@ -77,7 +78,9 @@ def evaluate_robustness(
     was_training = model.training
     model.eval()
     try:
-        judge = _Judge(model, images.cpu(), labels.cpu(), Draws(seed, ids), surface or Surface(), batch_size, doubts != "off")
+        judge = _Judge(
+            model, images.cpu(), labels.cpu(), Draws(seed, ids), surface or Surface(), batch_size, doubts != "off"
+        )
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))
@@ -107,7 +110,14 @@ class _Judge:
     """Keeps the worst image found for every example, and writes down each stage."""
 
     def __init__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws, surface: Surface, batch_size: int, doubting: bool
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        surface: Surface,
+        batch_size: int,
+        doubting: bool,
     ) -> None:
         self.model, self.images, self.labels, self.draws = model, images, labels, draws
         self.batch_size = batch_size
@@ -121,7 +131,7 @@ class _Judge:
         # What choices go by. A stochastic model's is on draws of its own: figures that were chosen are never reported.
         self.choosing = (self.clean if self.passes == 1 else self._scores(images, everyone, "choose")).select(everyone)
         self.adversarials = images.clone()
-        self.attack_rows: list[dict[str, object]] = []
+        self.attack_rows: list[dict[str, Any]] = []
         self.example_frames: list[pd.DataFrame] = []
         if doubting:
             self._doubt(degenerate(self.clean.prediction, labels, self.classes))
@@ -137,7 +147,7 @@ class _Judge:
         were_robust = int(self.robust.sum())
         started = time.perf_counter()
         with counted(self.model) as passes:
-            returned = [self._attacked(stage, threat, part) for part in alive.split(self.batch_size)]
+            returned = [self._attacked(stage, threat, part) for part in torch.split(alive, self.batch_size)]
         seconds = time.perf_counter() - started
         if returned:
             self._take(torch.cat(returned), alive, stage, threat)
@@ -146,9 +156,9 @@ class _Judge:
 
     def result(self, threat: Threat, device: torch.device) -> Robustness:
         per_attack = pd.DataFrame(self.attack_rows)
-        last = per_attack.groupby("eps", sort=True).last()
-        curve = {float(str(level)): float(value) for level, value in last["robust_accuracy"].items()}
-        low, high = float(last.loc[threat.eps, "ci_low"]), float(last.loc[threat.eps, "ci_high"])
+        last = {row["eps"]: row for row in self.attack_rows}  # by eps, the row after the whole cascade
+        curve = {level: row["robust_accuracy"] for level, row in last.items()}
+        low, high = last[threat.eps]["ci_low"], last[threat.eps]["ci_high"]
         area_levels = [threat.eps * fraction for fraction in AREA_FRACTIONS]
         has_area = all(level in curve for level in area_levels)
         return Robustness(
@@ -194,7 +204,7 @@ class _Judge:
     def _scores(self, images: Tensor, rows: Tensor, purpose: str) -> _Scores:
         """Judge images of the examples `rows` in fp32, on draws that belong to `purpose`. [m, C, H, W], [m]"""
         parts = []
-        for here in torch.arange(len(rows)).split(self.batch_size):
+        for here in torch.split(torch.arange(len(rows)), self.batch_size):
             x, y = images[here].to(self.device).float(), self.labels[rows[here]].to(self.device)
             parts.append(self._scored_batch(x, y, self.draws.select(rows[here]).fork(purpose).to(self.device)))
         prediction, gap, probability = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
@@ -235,7 +245,15 @@ class _Judge:
             self.doubts.append(doubt)
 
     def _write_down(
-        self, stage: Stage, position: int, threat: Threat, attacked: int, fooled: int, forward: int, backward: int, seconds: float
+        self,
+        stage: Stage,
+        position: int,
+        threat: Threat,
+        attacked: int,
+        fooled: int,
+        forward: int,
+        backward: int,
+        seconds: float,
     ) -> None:
         n, robust = len(self.labels), self.robust
         accuracy = self.worst.probability.double().mean().item()

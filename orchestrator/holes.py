@@ -17,7 +17,7 @@ from orchestrator.wording import shown
 
 Scalar = bool | int | float | str | None
 Conditions = tuple[tuple[str, Scalar], ...]  # (path of a choice, the option that must have been chosen)
-MOST_PROBES = 200
+MOST_PROBES = 100
 _STANDARD = NormalDist()
 _MOST_ROUNDING = 1e-9
 

@@ -51,7 +51,9 @@ class Evaluator:
                 event(plan.trial_id, EVALUATION_STARTED, evidence, at=began),
                 event(plan.trial_id, EVALUATION_ENDED, evidence),
             ]
-            doubts = [event(plan.trial_id, f"doubt:{doubt.kind}", doubt.evidence, doubt.severity) for doubt in measured.doubts]
+            doubts = [
+                event(plan.trial_id, f"doubt:{doubt.kind}", doubt.evidence, doubt.severity) for doubt in measured.doubts
+            ]
             self.store.append("events", key_of(plan.trial_id, "evaluation", began), events)
             if not self.store.has("attacks", assignment.id):  # nobody was faster
                 self.store.replace("examples", assignment.id, measured.examples)

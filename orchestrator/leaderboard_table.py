@@ -29,12 +29,16 @@ def render(run: Run) -> RenderableType:
         table.add_row(*_cells(row, several, varying))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
-    notes.append("Every robust accuracy is an upper bound: a stronger attack may find less. [ ] is a 95 % Wilson interval.")
+    notes.append(
+        "Every robust accuracy is an upper bound: a stronger attack may find less. [ ] is a 95 % Wilson interval."
+    )
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def _title(board: pd.DataFrame) -> str:
-    threats = ", ".join(f"{norm} eps {eps:.4g}" for norm, eps in board[["norm", "eps"]].drop_duplicates().itertuples(index=False))
+    threats = ", ".join(
+        f"{norm} eps {eps:.4g}" for norm, eps in board[["norm", "eps"]].drop_duplicates().itertuples(index=False)
+    )
     return f"{', '.join(board['dataset'].unique())} under {threats}" if len(board) else "nothing on record yet"
 
 

@@ -35,7 +35,9 @@ def listing(table: str | None, name: str | None) -> RenderableType:
 def _entries(title: str, entries: Mapping[str, Any]) -> Table:
     grid = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, kind in entries.items():
-        grid.add_row(name, Text(_first_sentence(kind)), Text(", ".join(f"{f.name}={_default(f)}" for f in fields(kind))))
+        grid.add_row(
+            name, Text(_first_sentence(kind)), Text(", ".join(f"{f.name}={_default(f)}" for f in fields(kind)))
+        )
     for name, cascade in CASCADES.items() if title == "attacks" else ():
         grid.add_row(name, Text("cascade"), Text(", then ".join(repr(attack) for attack in cascade)))
     return grid

@@ -78,7 +78,10 @@ def _records(frame: Any) -> list[Row]:
     """Rows of plain Python values, a missing number as None."""
     columns = {name: frame[name].tolist() for name in frame.columns}
     return [
-        {name: None if isinstance(value, float) and value != value else value for name, value in zip(columns, row, strict=True)}
+        {
+            name: None if isinstance(value, float) and value != value else value
+            for name, value in zip(columns, row, strict=True)
+        }
         for row in zip(*columns.values(), strict=True)
     ]
 

@@ -26,7 +26,7 @@ def counted(model: nn.Module) -> Iterator[Passes]:
     def on_forward(_module: nn.Module, _inputs: Any, logits: Any) -> None:
         passes.forward += len(logits)
         if isinstance(logits, Tensor) and logits.requires_grad:
-            logits.register_hook(on_backward)
+            logits.register_hook(on_backward)  # type: ignore[no-untyped-call]
 
     def on_backward(gradient: Tensor) -> None:
         passes.backward += len(gradient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -81,7 +82,8 @@ class Plan:
     def _identified(self) -> Plan:
         defense, network = self.make_defense(), self.make_network()
         trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
-        source = method_source(type(defense), type(network))
+        kinds: tuple[Hashable, ...] = (type(defense), type(network))
+        source = method_source(*kinds)
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)

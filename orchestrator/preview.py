@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.asha import rungs
 from orchestrator.spec import Cell, Spec
 
 
@@ -15,9 +14,10 @@ def preview(spec: Spec) -> RenderableType:
     cells = spec.cells()
     test = spec.evaluation.test
     finalists = len(cells) * test.finalists * test.seeds
+    trials = f"{len(cells)} cell{'s' * (len(cells) != 1)} x {spec.search.trials} search trials ({spec.search.sampler})"
     lines = [
         f"{spec.name}: the spec is right.",
-        f"{len(cells)} cell{'s' * (len(cells) != 1)} x {spec.search.trials} search trials ({spec.search.sampler}), then "
+        f"{trials}, then "
         + (f"{test.finalists} finalists x {test.seeds} seeds each: {finalists} more" if finalists else "no finalists"),
         f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",
     ]
@@ -35,7 +35,7 @@ def _rungs(spec: Spec) -> str:
     rule = f"grace {scheduler.grace_epochs}, then x{scheduler.reduction_factor:g}"
     if not isinstance(epochs, int):
         return f"rungs: {rule}, up to each configuration's epochs"
-    return f"rungs: epochs {', '.join(map(str, rungs(epochs, scheduler.grace_epochs, scheduler.reduction_factor)))} ({rule})"
+    return f"rungs: epochs {', '.join(map(str, spec.rungs(epochs)))} ({rule})"
 
 
 def _evaluations(spec: Spec) -> list[str]:

@@ -282,7 +282,8 @@ def _bounds_problem(kind: str, hole: Numeric, bounds: str) -> str | None:
     if kind.startswith("log_") and hole.low <= 0:
         return f"bounds must be > 0 on a log scale, got {bounds}"
     if kind in _WHOLE and not (hole.low.is_integer() and hole.high.is_integer() and (hole.step or 1.0).is_integer()):
-        return f"bounds and step must be whole numbers, got {bounds}{f', step {hole.step:g}' if hole.step else ''}"
+        step = "" if hole.step in (None, 1) else f", step {hole.step:g}"
+        return f"bounds and step must be whole numbers, got {bounds}{step}"
     if hole.step is not None and hole.step <= 0:
         return f"step must be > 0, got {hole.step:g}"
     if hole.step and abs((steps := (hole.high - hole.low) / hole.step) - round(steps)) > 1e-6:

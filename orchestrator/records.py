@@ -40,10 +40,15 @@ class Repeat:
 def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
     """Every trial on record by id, in the order they were asked for, and the repeats."""
     asks = store.read("asks").sort_values("asked_at", kind="stable")
-    records = {row["trial_id"]: _record(row) for row in asks.to_dict("records")}
+    records = {str(row["trial_id"]): _record(row) for row in rows_of(asks)}
     repeats = _add_events(records, store.read("events"))
     _add_figures(records, store.read("attacks"), store.read("epochs"))
     return records, repeats
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as mappings."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def asked_to_json(asked: Asked) -> dict[str, str]:
@@ -71,7 +76,7 @@ def _record(row: dict[str, Any]) -> Record:
 
 def _add_events(records: dict[str, Record], events: pd.DataFrame) -> list[Repeat]:
     repeats = []
-    for row in events[events["kind"].isin([ENDED, REPEAT, DEGENERATE_AT_RUNG, "doubt:degenerate"])].to_dict("records"):
+    for row in rows_of(events[events["kind"].isin([ENDED, REPEAT, DEGENERATE_AT_RUNG, "doubt:degenerate"])]):
         record = records.get(row["trial_id"])
         if record is None:
             continue
@@ -89,7 +94,8 @@ def _add_events(records: dict[str, Record], events: pd.DataFrame) -> list[Repeat
 
 def _add_figures(records: dict[str, Record], attacks: pd.DataFrame, epochs: pd.DataFrame) -> None:
     trained = epochs.sort_values("epoch").set_index(["trial_id", "epoch"]).groupby(level=0)["seconds"].cumsum()
-    for (trial_id, evaluation, epoch), rows in attacks.groupby(["trial_id", "evaluation", "epoch"]):
+    groups: Any = attacks.groupby(["trial_id", "evaluation", "epoch"])
+    for (trial_id, evaluation, epoch), rows in groups:
         record = records.get(str(trial_id))
         if record is None:
             continue

@@ -59,7 +59,8 @@ class Study:
         self, space: Space, sampler: str, directions: Sequence[str], seed: int, fixed: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         self.space, self.sampler, self.seed, self.fixed = space, sampler, seed, list(fixed)
-        self._study = optuna.create_study(directions=list(directions), sampler=RandomSampler(seed=0))
+        turns = [optuna.study.StudyDirection[direction.upper()] for direction in directions]
+        self._study = optuna.create_study(directions=turns, sampler=RandomSampler(seed=0))
 
     @property
     def asks(self) -> int:
@@ -73,9 +74,7 @@ class Study:
         if number < len(self.fixed):
             self._study.enqueue_trial(dict(self.fixed[number]))
         trial = self._study.ask()
-        configuration = self.space.configure(
-            lambda path, hole: hole.value(_suggest(trial, path, hole.distribution()))
-        )
+        configuration = self.space.configure(lambda path, hole: hole.value(_suggest(trial, path, hole.distribution())))
         frozen = self._study.get_trials(deepcopy=False)[number]
         distributions = {path: distribution_to_json(kind) for path, kind in frozen.distributions.items()}
         attrs = {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}

@@ -75,8 +75,10 @@ class Space:
         `kinds` gives the table (or class) of network, defense and training. Places are those of the spec.
         """
         found: dict[Place, Problem] = {}
-        for forced in self._attempts():
-            for problem in self._attempt(forced, kinds):
+        probes = {path: hole.probes() for path, hole in self.holes().items()}
+        first = {path: values[0] for path, values in probes.items()}
+        for forced in self._attempts(probes):
+            for problem in self._attempt({**first, **forced}, kinds):
                 found.setdefault(problem.at, problem)
         return list(found.values())
 
@@ -84,20 +86,21 @@ class Space:
         filling = Filling(suggest)
         return self.template.fill(filling, ()), filling
 
-    def _attempts(self) -> Iterator[dict[str, Scalar]]:
+    def _attempts(self, probes: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
         """Values for some holes; the others are at their first."""
         holes = self.holes()
         yield {}
-        yield {path: hole.probes()[-1] for path, hole in holes.items() if not isinstance(hole, Choice)}
+        yield {path: probes[path][-1] for path, hole in holes.items() if not isinstance(hole, Choice)}
         for hole in holes.values():
-            yield from ({**dict(hole.conditions), hole.path: value} for value in hole.probes())
-        choices = [hole for hole in holes.values() if isinstance(hole, Choice)]
-        labels = itertools.product(*(hole.labels for hole in choices))
-        for combination in itertools.islice(labels, MOST_COMBINATIONS):
-            yield {hole.path: label for hole, label in zip(choices, combination, strict=True)}
+            yield from ({**dict(hole.conditions), hole.path: value} for value in probes[hole.path])
+        opening = {path for hole in holes.values() for path, _ in hole.conditions} | {"network", "defense"}
+        choices = [path for path in probes if path in opening]
+        combinations = itertools.product(*(probes[path] for path in choices))
+        for labels in itertools.islice(combinations, MOST_COMBINATIONS):
+            yield dict(zip(choices, labels, strict=True))
 
-    def _attempt(self, forced: Mapping[str, Scalar], kinds: Mapping[str, Kinds]) -> list[Problem]:
-        blocks, filling = self._filled(lambda path, hole: forced[path] if path in forced else hole.probes()[0])
+    def _attempt(self, values: Mapping[str, Scalar], kinds: Mapping[str, Kinds]) -> list[Problem]:
+        blocks, filling = self._filled(lambda path, hole: values[path])
         if problems := resolve(blocks, filling, self.facts):
             return [_moved(problem, filling) for problem in problems]
         found = []

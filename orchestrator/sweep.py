@@ -141,7 +141,10 @@ class Sweep:
         return [
             self.assignment(record.plan)
             for record in self.records.values()
-            if record.plan.stage == stage and record.ended and record.ended["status"] == "completed" and due not in record.evaluations
+            if record.plan.stage == stage
+            and record.ended
+            and record.ended["status"] == "completed"
+            and due not in record.evaluations
         ]
 
     @property
@@ -159,7 +162,9 @@ class Sweep:
         asked = Counter(record.plan.cell for record in self.records.values() if record.plan.stage == stage)
         if stage == "finalist":
             return asked.total()
-        return sum(asked[name] if name in self.exhausted else max(asked[name], self.spec.search.trials) for name in self.cells)
+        return sum(
+            asked[name] if name in self.exhausted else max(asked[name], self.spec.search.trials) for name in self.cells
+        )
 
     def state(self, record: Record) -> str:
         if record.ended is None:
@@ -194,7 +199,9 @@ class Sweep:
         if self._repeats[cell.name] >= REPEATS_IN_A_ROW:
             self.exhausted.add(cell.name)
         now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
-        self.store.append("events", key_of(plan.trial_id, REPEAT, now), [event(plan.trial_id, REPEAT, evidence, at=now)])
+        self.store.append(
+            "events", key_of(plan.trial_id, REPEAT, now), [event(plan.trial_id, REPEAT, evidence, at=now)]
+        )
         outcome = self._outcome(self.records[plan.trial_id])
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
@@ -253,7 +260,11 @@ class Sweep:
         """Of an ended trial: what is known without an evaluation, `seconds` of training and `parameters` among them."""
         said = dict(record.ended or {})
         extra = {"seconds": said["train_seconds"]} if "train_seconds" in said else {}
-        return {name: value for name, value in said.items() if name not in ("status", "error", "stage", "seed", "started_at")} | extra
+        return {
+            name: value
+            for name, value in said.items()
+            if name not in ("status", "error", "stage", "seed", "started_at")
+        } | extra
 
     def _rebuild(self, repeats: list[Repeat]) -> None:
         """Put every recorded suggestion back into its study, and every rung figure into its rung."""

@@ -18,6 +18,7 @@ from orchestrator.asha import rungs
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, TRAINING_ENDED, TRAINING_STARTED, event, key_of
 from orchestrator.measuring import Measurement, Row, figures, measure
 from orchestrator.plan import Plan
+from orchestrator.records import rows_of
 from orchestrator.splits import Split
 from orchestrator.store import Store
 
@@ -60,11 +61,14 @@ class Trainer:
         self.plan, self.rule, self.data, self.store, self.device = plan, rule, data, store, device
         self.defense, self.training = plan.make_defense(), plan.make_training()
         self.rungs = rungs(self.training.epochs, rule.grace_epochs, rule.reduction_factor, self.defense.ready_epoch)
-        self.history: list[Row] = store.read_trial("epochs", plan.trial_id).to_dict("records")
+        self.history: list[Row] = rows_of(store.read_trial("epochs", plan.trial_id))
         self._told: set[int] = set()
         self._epochs: Iterator[Epoch] | None = None
         self.epoch = checkpoints.newest(store.checkpoints, plan.trial_id) or 0
-        self._state, self._facts = self._load(self.epoch) if self.epoch else (None, {})
+        self._state: Any = None
+        self._facts: dict[str, Any] = {}
+        if self.epoch:
+            self._state, self._facts = self._load(self.epoch)
 
     def advance(self) -> Reached:
         """Go to the next rung and measure there; a rung on record is told again, not measured again.
@@ -137,7 +141,13 @@ class Trainer:
         if not self.store.has("attacks", key):
             model = self.defense.deployed(self._state)
             measured = measure(
-                model, self.defense.surface(), self.data.validation, self.plan, self.epoch, self.rule.measurement, self.device
+                model,
+                self.defense.surface(),
+                self.data.validation,
+                self.plan,
+                self.epoch,
+                self.rule.measurement,
+                self.device,
             )
             if measured.is_degenerate:
                 doubt = event(self.plan.trial_id, DEGENERATE_AT_RUNG, {"epoch": self.epoch})
@@ -161,7 +171,10 @@ class Trainer:
         rows = self.store.read_trial("attacks", self.plan.trial_id)
         rows = rows[(rows["evaluation"] == self.rule.measurement.evaluation) & (rows["epoch"] == epoch)]
         seconds = sum(row["seconds"] for row in self.history)
-        return figures(rows, self.plan.make_threat().eps) | {"seconds": seconds, "parameters": self._facts["parameters"]}
+        return figures(rows, self.plan.make_threat().eps) | {
+            "seconds": seconds,
+            "parameters": self._facts["parameters"],
+        }
 
     def _load(self, epoch: int) -> tuple[Any, dict[str, Any]]:
         return checkpoints.load(self.store.checkpoints / checkpoints.name_of(self.plan.trial_id, epoch))

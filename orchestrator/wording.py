@@ -38,7 +38,9 @@ def nearest(known: Iterable[Any], seen: Any) -> str:
     if not isinstance(seen, str):
         return ""
     by_lower = {str(name).lower(): str(name) for name in known}
-    found = difflib.get_close_matches(seen.lower(), by_lower, n=1)
+    wanted = seen.lower()
+    longer = [name for name in by_lower if len(wanted) > 2 and name.startswith(wanted)]
+    found = difflib.get_close_matches(wanted, by_lower, n=1) or longer
     return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
 
 

@@ -29,6 +29,8 @@ def local_ray() -> Iterator[None]:
     from orchestrator.cluster.session import TUNE_SETTINGS
 
     os.environ.update(TUNE_SETTINGS)
-    ray.init(num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield
     ray.shutdown()

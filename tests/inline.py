@@ -20,7 +20,12 @@ SYNTHETIC: dict[str, Any] = {
     "threat": {"norm": "linf", "eps": 0.05},
     "matrix": {"defense": [{"name": "standard"}, {"name": "pgd_at", "steps": 2}]},
     "network": {"name": "mlp", "widths": [16]},
-    "training": {"epochs": 3, "batch_size": 32, "lr": {"log_uniform": [0.01, 0.2]}, "weight_decay": {"choice": [0.0, 5e-4]}},
+    "training": {
+        "epochs": 3,
+        "batch_size": 32,
+        "lr": {"log_uniform": [0.01, 0.2]},
+        "weight_decay": {"choice": [0.0, 5e-4]},
+    },
     "search": {"trials": 4, "objectives": {"robust_area": "max"}},
     "scheduler": {"grace_epochs": 1, "reduction_factor": 2},
     "evaluation": {

@@ -81,7 +81,9 @@ def test_survivors_go_on_and_robust_accuracy_is_cumulative() -> None:
 def test_summaries_equal_what_the_rows_say() -> None:
     found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["fgsm", "pgd"], eps=[0.025, 0.05])
     for row in found.per_attack.to_dict("records"):
-        mine = found.per_example[(found.per_example["attack_id"] == row["attack_id"]) & (found.per_example["eps"] == row["eps"])]
+        mine = found.per_example[
+            (found.per_example["attack_id"] == row["attack_id"]) & (found.per_example["eps"] == row["eps"])
+        ]
         assert len(mine) == row["n"]
         assert mine["robust"].mean() == pytest.approx(row["robust_accuracy"])
         assert (mine["label"] == mine["clean_prediction"]).mean() == pytest.approx(row["clean_accuracy"])

@@ -54,7 +54,10 @@ def test_a_finished_sweep_starts_nothing(one_by_one: Run) -> None:
 
 
 def test_an_evaluator_works_while_a_trainer_trains(tmp_path: Path) -> None:
-    slow = {**SYNTHETIC["evaluation"], "final": {"examples": 36, "attacks": [{"name": "pgd", "steps": 60, "restarts": 6}]}}
+    slow = {
+        **SYNTHETIC["evaluation"],
+        "final": {"examples": 36, "attacks": [{"name": "pgd", "steps": 60, "restarts": 6}]},
+    }
     run, printed = swept(tmp_path, evaluation=slow, scheduler={"name": "none"})
     assert overlaps(run.events()) > 0
     assert "search 8/8" in printed
@@ -72,9 +75,7 @@ def overlaps(events: pd.DataFrame) -> int:
         ]
 
     return sum(
-        a < d and c < b and one != other
-        for a, b, one in spans("training")
-        for c, d, other in spans("evaluation")
+        a < d and c < b and one != other for a, b, one in spans("training") for c, d, other in spans("evaluation")
     )
 
 

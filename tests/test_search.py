@@ -14,7 +14,9 @@ SPEC: dict[str, Any] = {
     "dataset": {"name": "digits"},
     "threat": {"norm": "linf", "eps": 0.1},
     "defense": {"name": "standard"},
-    "network": {"choice": [{"name": "lenet"}, {"name": "resnet", "depth": {"choice": [8, 14]}, "width": {"log_int": [4, 32]}}]},
+    "network": {
+        "choice": [{"name": "lenet"}, {"name": "resnet", "depth": {"choice": [8, 14]}, "width": {"log_int": [4, 32]}}]
+    },
     "training": {"epochs": 3, "lr": {"log_uniform": [0.01, 0.3]}},
 }
 
@@ -72,7 +74,7 @@ def test_given_settings_come_first() -> None:
     found = study(fixed=({"training.lr": 0.25},))
     asked, configuration = found.ask()
     assert configuration.training["lr"] == 0.25
-    asked, configuration = found.ask()
+    _asked, configuration = found.ask()
     assert configuration.training["lr"] != 0.25
 
 

@@ -51,7 +51,10 @@ def test_rows_of_trials_say_what_rows_of_examples_say(finished: Inline) -> None:
         mine = examples[(examples["trial_id"] == row["trial_id"]) & (examples["evaluation"] == row["evaluation"])]
         at_eps = mine[mine["eps"] == row["eps"]]
         assert at_eps.groupby("example_id")["robust"].min().mean() == pytest.approx(row["robust_accuracy"])
-        curve = [mine[mine["eps"] == row["eps"] * part].groupby("example_id")["robust"].min().mean() for part in (0.25, 0.5, 1)]
+        curve = [
+            mine[mine["eps"] == row["eps"] * part].groupby("example_id")["robust"].min().mean()
+            for part in (0.25, 0.5, 1)
+        ]
         assert sum(curve) / 3 == pytest.approx(row["robust_area"])
 
 
@@ -94,7 +97,9 @@ def test_a_sweep_that_was_cut_off_ends_as_the_undisturbed_one(finished: Inline, 
     ended = Inline(tmp_path / "tiny").run()
     pd.testing.assert_frame_equal(figures(ended), figures(finished))
     keys = ["trial_id", "epoch", "loss", "robust_accuracy"]
-    ours, theirs = (run.store.read("epochs")[keys].sort_values(keys[:2]).reset_index(drop=True) for run in (ended, finished))
+    ours, theirs = (
+        run.store.read("epochs")[keys].sort_values(keys[:2]).reset_index(drop=True) for run in (ended, finished)
+    )
     pd.testing.assert_frame_equal(ours, theirs)
     assert "conflict" not in set(ended.store.read("events")["kind"])
 
@@ -108,7 +113,9 @@ def changed(**sections: dict[str, Any]) -> dict[str, Any]:
 
 def test_more_trials_extend_a_finished_sweep(finished: Inline, tmp_path: Path) -> None:
     def trained(trials: int) -> pd.DataFrame:
-        return figures(Inline(tmp_path / "tiny", changed(search={"trials": trials}, evaluation={"test": {"finalists": 0}})).run())
+        return figures(
+            Inline(tmp_path / "tiny", changed(search={"trials": trials}, evaluation={"test": {"finalists": 0}})).run()
+        )
 
     small, grown = trained(2), trained(4)
     assert (len(small), len(grown)) == (4, 8)
@@ -131,7 +138,9 @@ def test_a_trial_that_fails_is_a_row_with_its_traceback_and_the_sweep_goes_on(tm
 
 
 def test_a_search_in_a_finite_space_ends_when_everything_was_tried(tmp_path: Path) -> None:
-    spec = changed(training={"lr": {"choice": [0.05, 0.1]}, "weight_decay": 0.0}, search={"trials": 30, "sampler": "random"})
+    spec = changed(
+        training={"lr": {"choice": [0.05, 0.1]}, "weight_decay": 0.0}, search={"trials": 30, "sampler": "random"}
+    )
     run = Inline(tmp_path / "tiny", spec).run()
     searched = run.store.read("trials").query("stage == 'search'")
     assert searched.groupby("cell").size().tolist() == [2, 2]

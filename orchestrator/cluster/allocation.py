@@ -66,7 +66,9 @@ def allocate(wanted: ResourcesSpec, nodes: Sequence[Node]) -> Allocation:
         )
     if wanted.max_concurrent != "auto":
         if int(wanted.max_concurrent) > slots:
-            remarks.append(f"resources.max_concurrent: {wanted.max_concurrent} trials do not fit at once, running {slots}")
+            remarks.append(
+                f"resources.max_concurrent: {wanted.max_concurrent} trials do not fit at once, running {slots}"
+            )
         slots = min(slots, int(wanted.max_concurrent))
     return Allocation(trial, evaluator, slots, evaluators, tuple(remarks))
 

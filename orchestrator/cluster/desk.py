@@ -129,7 +129,9 @@ def describe(record: Record, state: str) -> str:
         for name, label in (("clean_accuracy", "clean"), ("robust_accuracy", "robust"), ("robust_area", "area"))
         if name in figures
     ]
-    words += [f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in plan.params.items()]
+    words += [
+        f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in plan.params.items()
+    ]
     if state == "failed" and record.ended and record.ended["error"]:
         words.append(str(record.ended["error"]).strip().splitlines()[-1])
     return "  ".join(word for word in words if word)

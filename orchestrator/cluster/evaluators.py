@@ -47,11 +47,11 @@ class EvaluatorPool:
     """
 
     def __init__(self, store: Store, bundle: Bundle, count: int) -> None:
-        kind = ray.remote(
-            num_cpus=bundle.cpus, num_gpus=bundle.gpus, max_restarts=-1, max_task_retries=0
-        )(EvaluatorActor)
+        kind: Any = ray.remote(num_cpus=bundle.cpus, num_gpus=bundle.gpus, max_restarts=-1, max_task_retries=0)(
+            EvaluatorActor
+        )
         self.size = count
-        self._free = deque(kind.remote(store, max(1, int(bundle.cpus))) for _ in range(count))
+        self._free: deque[Any] = deque(kind.remote(store, max(1, int(bundle.cpus))) for _ in range(count))
         self._waiting: deque[tuple[Assignment, Any, int]] = deque()
         self._running: dict[Any, tuple[Assignment, Any, int, Any]] = {}
 
@@ -94,7 +94,9 @@ class EvaluatorPool:
             return Verdict(assignment, ray.get(reference), None, attempt - 1)
         except RayActorError:
             if attempt >= ATTEMPTS:
-                return Verdict(assignment, None, f"the evaluator died {attempt} times:\n{traceback.format_exc()}", attempt)
+                return Verdict(
+                    assignment, None, f"the evaluator died {attempt} times:\n{traceback.format_exc()}", attempt
+                )
             self._waiting.appendleft((assignment, split, attempt + 1))
             return None
         except RayTaskError as error:

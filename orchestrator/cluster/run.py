@@ -30,7 +30,9 @@ from orchestrator.training import TrainingData
 Data = TypeVar("Data")
 
 
-def run_sweep(spec: Spec, root: Path, progress: Progress, address: str | None = None, time_budget: float = float("inf")) -> None:
+def run_sweep(
+    spec: Spec, root: Path, progress: Progress, address: str | None = None, time_budget: float = float("inf")
+) -> None:
     """Run a sweep into the run directory `root`, or go on with it; what is on record is not done again.
 
     `time_budget` in seconds: after it no new trial is begun and no finalist stage. Raises UserError where the spec does

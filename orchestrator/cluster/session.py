@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -45,17 +46,18 @@ def connected(address: str | None) -> Iterator[list[Node]]:
 
 
 def _start(address: str | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is not None:
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
         return
-    loopback = {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
+    loopback: dict[str, Any] = {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
     ray.init(include_dashboard=False, **loopback, **quiet)
 
 
 def _nodes() -> list[Node]:
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = (node["Resources"] for node in nodes if node["Alive"])
     return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]

@@ -14,7 +14,7 @@ from orchestrator.cluster.trainable import Report
 from orchestrator.plan import Plan
 
 
-class DeskSearcher(Searcher):  # type: ignore[misc]
+class DeskSearcher(Searcher):
     """Tune asks it for trials and tells it when they end. Ids are ours; Tune's random ones are mapped to plans."""
 
     def __init__(self, desk: Desk, plans: dict[str, Plan]) -> None:
@@ -44,11 +44,11 @@ class DeskSearcher(Searcher):  # type: ignore[misc]
         return (object, ())  # Tune pickles it for snapshots that we do not use, and the desk cannot be pickled
 
 
-class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
+class DeskScheduler(FIFOScheduler):
     """Stops the trials that the sweep does not let go on."""
 
     def __init__(self, desk: Desk, plans: dict[str, Plan]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._desk, self._plans = desk, plans
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -60,7 +60,7 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
         return (object, ())
 
 
-class DeskCallback(Callback):  # type: ignore[misc]
+class DeskCallback(Callback):
     """Takes in finished evaluations between Tune's steps."""
 
     def __init__(self, desk: Desk) -> None:
