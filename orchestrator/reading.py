@@ -140,8 +140,10 @@ class Reader:
                 return self._wrong(spot, f"takes plain values, got {shown(item)}; use choice", (kind,))
             return self._choice(value, spot, lambda option, inner: self.value(hint, option, inner), kind)
         if kind == "each":
-            if item_hint(hint, "") is None or not isinstance(value["each"], Mapping):
-                return self._wrong(spot, f"each gives a mapping of layers to values; this must be {allowed(hint)}")
+            if item_hint(hint, "") is None:
+                return self._wrong(spot, f"must be {allowed(hint)}, not a value for each layer, got {shown(value)}")
+            if not isinstance(value["each"], Mapping):
+                return self._wrong(spot, f"must be {FORMS['each']}, got {shown(value['each'])}", ("each",))
             return self._mapping(hint, value["each"], spot, spot.below("each"))
         return self._numeric(kind, hint, value, spot)
 

@@ -52,7 +52,10 @@ class Source:
 
     def _read(self, source: str | Path | Mapping[str, Any]) -> Any:
         if isinstance(source, Mapping):
-            return self._copied(source, ())
+            try:
+                return self._copied(source, ())
+            except RecursionError:
+                raise SpecError(f"{self.name}: is nested too deeply") from None
         if isinstance(source, str) and "\n" in source:
             return self._parsed(source)
         self.name = str(source)

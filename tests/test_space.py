@@ -341,15 +341,15 @@ def test_dimensions_are_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("hole", "message"),
     [
-        ({"uniform": [1, 0]}, "training.lr.uniform: low must be below high, got [1.0, 0.0]"),
+        ({"uniform": [1, 0]}, "training.lr.uniform: low must be below high, got [1, 0]"),
         ({"uniform": [1]}, "training.lr.uniform: must be [low, high], got [1]"),
         ({"uniform": 1}, "training.lr.uniform: must be [low, high], got 1"),
         ({"uniform": [0, "x"]}, "training.lr.uniform.1: must be a number, got 'x'"),
-        ({"log_uniform": [0, 1]}, "training.lr.log_uniform: bounds must be > 0 on a log scale, got [0.0, 1.0]"),
-        ({"int": [0.5, 2]}, "training.lr.int: bounds and step must be whole numbers, got [0.5, 2.0]"),
+        ({"log_uniform": [0, 1]}, "training.lr.log_uniform: bounds must be > 0 on a log scale, got [0, 1]"),
+        ({"int": [0.5, 2]}, "training.lr.int: bounds and step must be whole numbers, got [0.5, 2]"),
         (
             {"uniform": [0, 1], "step": 0.3},
-            "training.lr.uniform: high must be low plus a multiple of step, got [0.0, 1.0]",
+            "training.lr.uniform: high must be low plus a multiple of step, got [0, 1], step 0.3",
         ),
         ({"uniform": [0, 1], "step": 0}, "training.lr.uniform: step must be > 0, got 0"),
         ({"uniform": [0, 1], "step": -1}, "training.lr.uniform: step must be > 0, got -1"),
@@ -359,8 +359,11 @@ def test_dimensions_are_told_in_words() -> None:
         ),
         ({"normal": [0, 1]}, "training.lr.normal: must be [mean, std, low, high], got [0, 1]"),
         ({"normal": [0, -1, 0, 1]}, "training.lr.normal: std must be > 0, got -1"),
-        ({"normal": [0, 1, 9, 10]}, "training.lr.normal: less than a millionth of this distribution is in [9.0, 10.0]"),
-        ({"log_normal": [0, 1, -1, 1]}, "training.lr.log_normal: bounds must be > 0 on a log scale, got [-1.0, 1.0]"),
+        (
+            {"normal": [0, 1, 9, 10]},
+            "training.lr.normal: less than a millionth of this distribution is in [0, 1, 9, 10]",
+        ),
+        ({"log_normal": [0, 1, -1, 1]}, "training.lr.log_normal: bounds must be > 0 on a log scale, got [0, 1, -1, 1]"),
         ({"choice": []}, "training.lr.choice: must be a list of values or blocks, with at least one, got []"),
         ({"choice": [1, 1.0]}, "training.lr.choice.1: 1.0 is listed twice"),
         ({"choice": [0.1, "fast"]}, "training.lr.choice.1: must be a number, got 'fast'"),
@@ -370,7 +373,7 @@ def test_dimensions_are_told_in_words() -> None:
         ),
         ({"ref": 3}, "training.lr.ref: must be the path of a value, such as threat.eps, got 3"),
         ({"ref": "seed", "times": "x"}, "training.lr.times: must be a number, got 'x'"),
-        ({"each": {"stem": 1}}, "training.lr: each gives a mapping of layers to values; this must be a number"),
+        ({"each": {"stem": 1}}, "training.lr: must be a number, not a value for each layer, got {each: {stem: 1}}"),
         ({"log_unifrom": [0, 1]}, "training.lr: must be a number, got {log_unifrom: [0, 1]}; a hole is written with"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from small_tables import DEFENSES, NETWORKS, TABLES, Training
 from test_space import draw
 
@@ -84,8 +86,6 @@ def test_only_five_keys_are_required_and_the_rest_has_defaults() -> None:
 def test_a_file_a_text_and_a_mapping_are_one_spec(tmp_path: Path) -> None:
     path = tmp_path / "whole.yaml"
     path.write_text(WHOLE)
-    from ruamel.yaml import YAML
-
     assert load(path) == load(str(path)) == load(WHOLE) == load(YAML(typ="safe").load(WHOLE))
 
 
@@ -311,7 +311,7 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     ({"training": {"optimizer": "sgdd"}}, "training.optimizer: must be sgd or adam, got 'sgdd'"),
     ({"training": {"threat": None}}, "training.threat: unknown key; the keys are epochs, lr"),
     ({"training": 3}, "training: must be a mapping, got 3"),
-    ({"training": {"lr": {"uniform": [1, 0]}}}, "training.lr.uniform: low must be below high, got [1.0, 0.0]"),
+    ({"training": {"lr": {"uniform": [1, 0]}}}, "training.lr.uniform: low must be below high, got [1, 0]"),
     ({"matrix": 3}, "matrix: must be a mapping, got 3"),
     ({"matrix": {"network": ["lenet"]}}, "matrix.network: network is given beside the matrix too; keep one of them"),
     (
@@ -466,7 +466,7 @@ def test_a_change_of_the_space_is_told_and_what_may_change_is_not() -> None:
         "matrix.defense[1].scale: was {log_uniform: [0.001, 1.0]}, now 0.2",
         "threat.eps: was 0.03137254901960784, now 0.1",
         "search.sampler: was 'tpe', now 'random'",
-        "search.initial: was [{network: {name: resnet, depth: 14}, training: {lr: 0.1}}, {defense.scale:..., now []",
+        "search.initial: was [{network: {name: resnet, depth: 14}, training: {lr: 0.1}}, {defense.scale: 0..., now []",
         "scheduler.grace_epochs: was 2, now 3",
     }
 
@@ -677,3 +677,67 @@ def test_random_specs_load_build_and_come_back(start: int) -> None:
                 }
                 assert asked == set(made.params)
                 assert twin.space.configure(lambda path, hole, made=made: made.params[path]) == made
+
+
+JUNK: list[Any] = [
+    None, True, 0, -1, 1e400, float("nan"), 10**30, "", "x", "8/0", "~", [], [[]], {}, {"name": []}, {"name": {}},
+    {"choice": [{"choice": []}]}, {"uniform": ["a", {}]}, {"ref": "a.b.c"}, {"each": {"each": {}}}, {"normal": [0] * 4},
+    {"log_normal": [900, 1, 1e-300, 1e300]}, {"int": [0, 10**20]}, {"uniform": [0, 1], "step": 1e-300}, b"x", object(),
+]  # fmt: skip
+
+
+def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [at, *(found for key, item in items for found in places(item, (*at, key)))]
+
+
+def mutated(tree: Any, generator: random.Random) -> Any:
+    """The tree with something else at a random place, or another key for it, or nothing there."""
+    at = generator.choice([place for place in places(tree) if place])
+    holder = tree
+    for key in at[:-1]:
+        holder = holder[key]
+    value = holder[at[-1]]
+    how = generator.randrange(4)
+    if how == 0:
+        del holder[at[-1]]
+    elif how == 1 and isinstance(holder, dict):
+        holder[generator.choice([f"{at[-1]}x", "name", "choice", "each", "ref", "step"])] = holder.pop(at[-1])
+    else:
+        junk = [*JUNK, [value], {"choice": [value, value]}, {str(at[-1]): value}]
+        holder[at[-1]] = copy.deepcopy(generator.choice(junk))
+    return tree
+
+
+def outcome(source: Any) -> list[str]:
+    """The lines of the refusal; none where the spec runs. Any other error is a failure of the test."""
+    try:
+        spec = load(source)
+    except SpecError as error:
+        return str(error).splitlines()
+    assert load(spec.to_yaml()) == spec
+    return []
+
+
+@pytest.mark.parametrize("start", range(0, 600, 200))
+def test_a_damaged_spec_is_refused_in_words_or_runs(start: int) -> None:
+    whole = YAML(typ="safe").load(WHOLE)
+    refused = 0
+    for seed in range(start, start + 200):
+        damaged = mutated(copy.deepcopy(whole), random.Random(seed))
+        said = outcome(damaged)
+        refused += bool(said)
+        assert all(line.startswith("spec ") and ": " in line for line in said), seed
+    assert refused > 100
+
+
+def test_damaged_text_is_refused_in_words_or_runs() -> None:
+    for seed in range(300):
+        generator = random.Random(seed)
+        at = generator.randrange(len(WHOLE))
+        text = (
+            WHOLE[:at]
+            + generator.choice(["", "{", "]", ":", "\n", " ", "- ", "&a ", "*a ", "!", "\t", "'", "9"])
+            + WHOLE[at + 1 :]
+        )
+        assert all(line.startswith("spec") for line in outcome(text)), seed
