@@ -30,8 +30,8 @@ def run(
     """Run a sweep, or go on with it, and give its results.
 
     `spec` is a YAML file or a mapping, `overrides` are "key.path=value", `trials` overrides search.trials. Joins the
-    Ray cluster at `address`, uses the one this process is connected to, or starts one on this machine. `time_budget`, in
-    seconds or such as "30m", ends the search early. Raises UserError where the spec or the call is wrong.
+    Ray cluster at `address`, uses the one this process is connected to, or starts one on this machine. `time_budget`,
+    in seconds or such as "30m", ends the search early. Raises UserError where the spec or the call is wrong.
     """
     from orchestrator.analysis import load
     from orchestrator.cluster.run import run_sweep

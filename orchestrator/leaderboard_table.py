@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,53 +21,66 @@ def render(run: Run) -> RenderableType:
     board = run.leaderboard()
     varying = [name for name in board.columns if name.startswith(PARAM)]
     several = [name for name in ("cell", "dataset", "eps") if board[name].nunique() > 1]
-    table = Table(title=_title(board), title_justify="left", header_style="bold")
-    for heading in ("#", *several, "test robust", "test clean", "validation robust", "validation clean", "rung robust"):
-        table.add_column(heading, justify="right" if "robust" in heading or "clean" in heading else "left")
-    for heading in ("doubts", *(name.removeprefix(PARAM) for name in varying), "parameters", "trained", "trial"):
-        table.add_column(heading)
+    table = Table(title=_title(board), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("#", *several, "test\nrobust", "test\nclean", "validation\nrobust", "validation\nclean"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rung\nrobust", "doubts", "trial", "settings"):
+        table.add_column(heading, no_wrap=heading != "settings")
     for _, row in board.head(MOST_ROWS).iterrows():
-        table.add_row(*_cells(row, several, varying))
+        table.add_row(*_cells(row, several, _short(varying)))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
-    notes.append(
-        "Every robust accuracy is an upper bound: a stronger attack may find less. [ ] is a 95 % Wilson interval."
-    )
+    notes += [
+        "Every robust accuracy is an upper bound: a stronger attack may find less. [ ]: 95 % Wilson interval;",
+        "x2: mean over two finalists with fresh seeds. Only test figures are free of the search's own choice.",
+    ]
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def _title(board: pd.DataFrame) -> str:
-    threats = ", ".join(
-        f"{norm} eps {eps:.4g}" for norm, eps in board[["norm", "eps"]].drop_duplicates().itertuples(index=False)
-    )
-    return f"{', '.join(board['dataset'].unique())} under {threats}" if len(board) else "nothing on record yet"
+    if board.empty:
+        return "nothing on record yet"
+    problems = board[["dataset", "norm", "eps"]].drop_duplicates().itertuples(index=False)
+    return "; ".join(f"{dataset} under {norm} eps {eps:.4g}" for dataset, norm, eps in problems)
 
 
-def _cells(row: pd.Series[Any], several: list[str], varying: list[str]) -> list[str]:
-    rank = "-" if pd.isna(row["rank"]) else str(int(row["rank"]))
-    marks = [word for word in ("degenerate",) if row[word]] + ([row["status"]] if row["status"] != "completed" else [])
-    doubts = f"{int(row['doubts'])}" + (f" ({int(row['severe_doubts'])} severe)" if row["severe_doubts"] else "")
+def _short(varying: list[str]) -> dict[str, str]:
+    """What to call each setting: its last word, or its whole path where two would read the same."""
+    paths = [name.removeprefix(PARAM) for name in varying]
+    last = [path.rsplit(".", 1)[-1] for path in paths]
+    words = [word if last.count(word) == 1 else path for word, path in zip(last, paths, strict=True)]
+    return dict(zip(varying, words, strict=True))
+
+
+def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> list[str]:
     seeds = f" x{int(row['seeds'])}" if row["seeds"] else ""
     return [
-        rank,
+        "-" if pd.isna(row["rank"]) else str(int(row["rank"])),
         *(f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in several),
         _accuracy(row["test_robust_accuracy"], row["test_ci_low"], row["test_ci_high"]) + seeds,
         _accuracy(row["test_clean_accuracy"]),
         _accuracy(row["final_robust_accuracy"], row["final_ci_low"], row["final_ci_high"]),
         _accuracy(row["final_clean_accuracy"]),
         _accuracy(row["rung_robust_accuracy"]),
-        " ".join([doubts, *marks]),
-        *(_setting(row[name]) for name in varying),
-        "" if pd.isna(row["parameters"]) else f"{int(row['parameters']):,}",
-        "" if pd.isna(row["train_seconds"]) else f"{row['train_seconds']:.0f} s",
+        _remarks(row),
         str(row["trial_id"])[:8],
+        " ".join(f"{word}={text}" for name, word in varying.items() if (text := _setting(row[name]))),
     ]
+
+
+def _remarks(row: pd.Series[Any]) -> str:
+    """Doubts, and what keeps a configuration from winning."""
+    words = [f"{int(row['doubts'])}" + (f" ({int(row['severe_doubts'])} severe)" if row["severe_doubts"] else "")]
+    words += ["degenerate"] if row["degenerate"] else []
+    words += [str(row["status"])] if row["status"] != "completed" else []
+    words += ["breaks a constraint"] if not row["feasible"] else []
+    return ", ".join(words)
 
 
 def _accuracy(value: float, low: float | None = None, high: float | None = None) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low * 100:.0f}-{high * 100:.0f}]"
+    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low * 100:.0f}, {high * 100:.0f}]"
 
 
 def _setting(value: Any) -> str:

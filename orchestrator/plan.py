@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -82,9 +81,12 @@ class Plan:
     def _identified(self) -> Plan:
         defense, network = self.make_defense(), self.make_network()
         trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
-        kinds: tuple[Hashable, ...] = (type(defense), type(network))
-        source = method_source(*kinds)
+        source = method_source(*_kinds(defense, network))
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)
         )
+
+
+def _kinds(*instances: Any) -> list[Any]:
+    return [type(instance) for instance in instances]

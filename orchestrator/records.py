@@ -1,4 +1,4 @@
-"""What the store says of every trial, read once when a run starts: resume, extension and warm start are this one path."""
+"""What the store says of every trial, read once when a run starts: resume and extension are this one path."""
 
 from __future__ import annotations
 

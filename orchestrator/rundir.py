@@ -28,8 +28,8 @@ def open_run(spec: Spec, root: Path) -> Store:
         changed = difference(load_spec(root / SPEC).search_space_key(), spec.search_space_key())
         if changed:
             raise UserError(
-                f"{root}: a sweep named {spec.name} with another space is on record here; give the new one another name, "
-                "or another --store. What changed:\n" + "\n".join(f"  {line}" for line in changed)
+                f"{root}: a sweep named {spec.name} with another space is on record here; give the new one another "
+                "name, or another --store. What changed:\n" + "\n".join(f"  {line}" for line in changed)
             )
     store = Store(root, spec.param_columns())
     store.prepare()

@@ -37,9 +37,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a suggestion ended. `values` are the objectives (None unless completed), `rungs` the first objective by epoch.
+    """How a suggestion ended. `values` are the objectives (None unless completed).
 
-    A constraint holds when its value is at most 0.
+    `rungs` holds the first objective by epoch. A constraint holds when its value is at most 0.
     """
 
     status: str  # completed, pruned, failed

@@ -1,4 +1,4 @@
-"""Decides: what to train next, who goes on, what to evaluate, who is a finalist. No Ray here; the store is its memory."""
+"""Decides what to train next, who goes on, what to evaluate, who is a finalist. No Ray; the store is its memory."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Sweep:
         return reached.is_top or self.halving.goes_on(plan.cell, reached.epoch, plan.trial_id)
 
     def ended(self, plan: Plan, status: str, error: str | None, facts: Mapping[str, Any]) -> None:
-        """Record how a trial's training ended (completed, pruned, failed) and tell the search, unless it is to be evaluated."""
+        """Record how a trial's training ended (completed, pruned, failed); tell the search if that is all."""
         record = self.records[plan.trial_id]
         record.ended = {
             "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,

@@ -130,9 +130,8 @@ class Trainer:
                 | {"learning_rate": reached.learning_rate, "seconds": time.perf_counter() - clock}
             )
         model = self.defense.deployed(self._state)
-        self._facts = {
-            "plan": self.plan.to_json(), "parameters": sum(tensor.numel() for tensor in model.parameters()), "rows": rows,
-        }  # fmt: skip
+        parameters = sum(tensor.numel() for tensor in model.parameters())
+        self._facts = {"plan": self.plan.to_json(), "parameters": parameters, "rows": rows}
         checkpoints.save(self.store.checkpoints, self.plan.trial_id, self.epoch, self._state, self._facts)
 
     def _measure(self) -> None:

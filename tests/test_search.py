@@ -72,9 +72,9 @@ def test_conditional_holes_are_asked_only_where_they_hold() -> None:
 
 def test_given_settings_come_first() -> None:
     found = study(fixed=({"training.lr": 0.25},))
-    asked, configuration = found.ask()
+    _, configuration = found.ask()
     assert configuration.training["lr"] == 0.25
-    _asked, configuration = found.ask()
+    _, configuration = found.ask()
     assert configuration.training["lr"] != 0.25
 
 
