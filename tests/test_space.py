@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from small_specs import draw
 from small_tables import DEFENSES, NETWORKS, TABLES, Training
 
 from orchestrator.build import normalised
@@ -51,23 +51,6 @@ def only(found: Space) -> Hole:
 def numeric(hole: Any) -> Any:
     """A hole in a float field."""
     return only(space(training={"lr": hole}))
-
-
-def draw(generator: random.Random) -> Any:
-    """A `suggest` that draws as a sampler would: an internal coordinate, then its value."""
-
-    def suggest(path: str, hole: Hole) -> Any:
-        kind = hole.distribution()
-        if isinstance(kind, CategoricalDistribution):
-            return hole.value(generator.choice(kind.choices))
-        if isinstance(kind, IntDistribution):
-            return hole.value(generator.randrange(kind.low, kind.high + 1, kind.step))
-        assert isinstance(kind, FloatDistribution)
-        if kind.log:
-            return hole.value(math.exp(generator.uniform(math.log(kind.low), math.log(kind.high))))
-        return hole.value(generator.uniform(kind.low, kind.high))
-
-    return suggest
 
 
 HOLES: list[tuple[dict[str, Any], float, float]] = [
