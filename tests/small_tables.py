@@ -47,6 +47,10 @@ class Mlp:
     hidden: tuple[int, ...] = (64, 32)
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if sum(self.hidden) > 1000:
+            raise ValueError(f"hidden: must have at most 1000 units together, got {sum(self.hidden)}")
+
 
 @dataclass(frozen=True)
 class Plain:

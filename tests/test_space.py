@@ -225,6 +225,19 @@ def test_a_value_outside_its_hole_is_refused_with_its_path() -> None:
         space(training={"lr": {"uniform": [0.1, 0.5]}}).configure(lambda path, hole: 0.7)
 
 
+def test_true_is_not_the_number_one() -> None:
+    hole = only(space(training={"epochs": {"choice": [1, 2]}}))
+    with pytest.raises(ValueError, match="must be one of 1, 2, got true"):
+        hole.checked(True)
+
+
+def test_a_hole_below_two_choices_has_two_conditions() -> None:
+    found = space({"choice": ["lenet", {"choice": ["lenet", {"name": "resnet", "width": {"int": [1, 9]}}]}]})
+    path = "network.choice.resnet.width"
+    assert found.holes()[path].conditions == (("network", "choice"), ("network.choice", "resnet"))
+    assert initial({path: 3}, found) == {"network": "choice", "network.choice": "resnet", path: 3}
+
+
 def test_two_blocks_of_one_name_are_told_apart() -> None:
     choice = {"choice": [{"name": "resnet", "depth": 8}, {"name": "resnet", "depth": {"choice": [14, 20]}}]}
     found = space(choice)
@@ -392,6 +405,20 @@ def test_every_option_is_tried_also_inside_a_block_that_is_not_the_first() -> No
     (problem,) = space(choice).problems(TABLES.blocks())
     assert problem.at == ("network", "choice", 1, "depth", "choice", 2)
     assert problem.text == "must be 6n + 2, got 21"
+
+
+def test_what_only_the_upper_ends_do_together_is_found() -> None:
+    (problem,) = space({"name": "mlp", "hidden": [{"int": [1, 600]}, {"int": [1, 600]}]}).problems(TABLES.blocks())
+    assert problem.at == ("network", "hidden")
+    assert problem.text.startswith("must have at most 1000 units together, got 1200 (tried with network.hidden.0 = 600")
+
+
+def test_options_are_tried_together() -> None:
+    network = {"choice": ["resnet", "lenet"]}
+    defense = {"choice": ["plain", {"name": "noisy", "scale": {"ref": "network.depth"}}]}
+    (problem,) = space(network, defense).problems(TABLES.blocks())
+    assert problem.at == ("defense", "choice", 1, "scale")
+    assert "(tried with network = 'lenet', defense = 'noisy')" in problem.text
 
 
 def test_bounds_that_a_class_refuses_are_found_on_a_continuous_range() -> None:

@@ -16,6 +16,7 @@ def test_an_override_that_is_wrong_is_named_as_it_was_given() -> None:
     assert refusal(WHOLE, "search.trails=3").startswith("--set search.trails=3 search.trails: unknown key")
     assert refusal(WHOLE, "seed") == "--set seed: must be key.path=value, such as search.trials=8"
     assert refusal(WHOLE, "matrix.defense.7.scale=1") == "--set matrix.defense.7.scale=1: there is no 7 in a list of 2"
+    assert refusal(WHOLE, "training={lr: x}").startswith("--set training={lr: x} training.lr: must be a number")
     assert refusal(WHOLE, "seed.x=1") == "--set seed.x=1: there is no x in 7"
     assert refusal(WHOLE, "seed=[1").startswith("--set seed=[1: the value is no YAML")
 
