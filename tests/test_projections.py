@@ -63,6 +63,15 @@ def test_what_is_inside_comes_back_to_the_bit(norm: str, eps: float) -> None:
 
 
 @NORM
+def test_what_is_at_a_wall_inside_comes_back_to_the_bit(norm: str) -> None:
+    """With pixels near 0, whose distance 1 - x from the far wall float32 cannot hold."""
+    draws = Draws(2, torch.arange(2000))
+    x = draws.uniform(4) * draws.fork("small").uniform(4)
+    point = torch.where(draws.fork("moved").signs(4) > 0, (draws.fork("wall").signs(4) > 0).float(), x)
+    assert torch.equal(project(x, point, Threat(norm, 4.0)), point)
+
+
+@NORM
 @EPS
 def test_projecting_twice_is_projecting_once(norm: str, eps: float) -> None:
     x, threat = images(), Threat(norm, eps)
@@ -145,6 +154,17 @@ def test_many_small_roundings_do_not_leave_a_large_image_outside(norm: str, eps:
     nearest = project(x, wish, Threat(norm, eps))
     assert Threat(norm, eps).allows(x, nearest).all()
     assert (nearest - x).any(dim=0).any()
+
+
+@NORM
+@pytest.mark.parametrize("eps", [0.05, 0.3, 5.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_roundings_that_all_go_one_way_do_not_leave_a_flat_image_outside(norm: str, eps: float, sign: int) -> None:
+    x = Draws(3, torch.arange(20)).uniform(1).view(20, 1, 1, 1).expand(20, 3, 32, 32).contiguous()
+    threat = Threat(norm, eps)
+    nearest = project(x, x + sign * 0.7, threat)
+    assert threat.allows(x, nearest).all()
+    assert (threat.distance(x, nearest) > min(0.9 * eps, 0.005)).all()
 
 
 @NORM
