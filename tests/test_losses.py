@@ -75,3 +75,13 @@ def test_a_higher_other_logit_never_lowers_a_loss_and_a_higher_true_one_never_ra
     before = LOSSES[name](logits, y)[is_right]
     assert (LOSSES[name](raised, y)[is_right] >= before - 1e-6).all()
     assert (LOSSES[name](lowered, y)[is_right] <= before + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e6, 1e30])
+def test_gradients_are_finite_also_where_logits_tie_or_run_away(name: str, scale: float) -> None:
+    logits = (LOGITS * scale).requires_grad_()
+    values = LOSSES[name](logits, Y)
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert values.isfinite().all()
+    assert gradient.isfinite().all()
