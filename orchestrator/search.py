@@ -25,6 +25,9 @@ from orchestrator.space import Configuration, Space
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+GRID = "grid"  # the kind of a hole whose values are all tried, in turn, whatever the sampler
+
+
 @dataclass(frozen=True)
 class Asked:
     """One suggestion as it is recorded: enough to put it back into a study of another process."""
@@ -49,7 +52,7 @@ class Outcome:
 
 
 class Study:
-    """Asks and tells over one `Space`.
+    """Asks and tells over one `Space`. The values of `grid` holes are gone through in turn, every combination of them.
 
     The sampler is made anew for each ask from (seed, number), so a study that was rebuilt suggests what the
     undisturbed one would have. `directions` are "maximize" or "minimize", one per objective.
@@ -71,8 +74,8 @@ class Study:
         """The next suggestion; the first ones are those given as `fixed`."""
         number = self.asks
         self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number))
-        if number < len(self.fixed):
-            self._study.enqueue_trial(dict(self.fixed[number]))
+        if given := self._given(number):
+            self._study.enqueue_trial(given)
         trial = self._study.ask()
         configuration = self.space.configure(lambda path, hole: hole.value(_suggest(trial, path, hole.distribution())))
         frozen = self._study.get_trials(deepcopy=False)[number]
@@ -111,6 +114,18 @@ class Study:
                 constraints=dict(outcome.constraints) if outcome and outcome.constraints else None,
             )
         )
+
+    def _given(self, number: int) -> dict[str, Any]:
+        """What the sampler does not choose: settings to be tried first, then the next point of the `grid` holes."""
+        if number < len(self.fixed):
+            return dict(self.fixed[number])
+        given, place = {}, number - len(self.fixed)
+        for path, hole in self.space.holes().items():
+            if hole.kind == GRID:
+                values = hole.probes()
+                place, turn = divmod(place, len(values))
+                given[path] = hole.internal(values[turn])
+        return given
 
     def _reported(self, outcome: Outcome) -> Mapping[int, float]:
         """Rung figures as Optuna may hear them: with several objectives its TPE raises on them."""

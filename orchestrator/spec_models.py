@@ -185,10 +185,11 @@ class EvaluationSpec(Section):
 
 
 class TrialResources(Section):
-    """What one training worker gets."""
+    """What one training worker gets; silent for `time_limit` seconds (one rung), it is ended and tried once more."""
 
     cpus: Cpus = "auto"
     gpus: Gpus = "auto"
+    time_limit: Annotated[float, _real(lambda seconds: seconds > 0, "a number of seconds > 0")] = 21600.0
 
 
 class EvaluatorResources(TrialResources):

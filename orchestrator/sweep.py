@@ -10,12 +10,14 @@ from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
 from orchestrator.goals import Goals
+from orchestrator.holes import text_of
 from orchestrator.judging import Assignment
 from orchestrator.lifecycle import ENDED, REPEAT, event, key_of
 from orchestrator.measuring import Measurement
 from orchestrator.plan import Plan
 from orchestrator.records import Record, Repeat, asked_to_json, read_records
 from orchestrator.rundir import provenance
+from orchestrator.schemas import PARAM
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.store import Store
@@ -232,8 +234,17 @@ class Sweep:
         trial_id = record.plan.trial_id
         grain = {name: self.store.read_trial(name, trial_id) for name in ("epochs", "attacks", "examples", "events")}
         row = trial_row(self._ask_row(record), **grain)
-        row |= {"sweep": self.spec.name, **provenance(self.store)}
+        row |= {"sweep": self.spec.name, **provenance(self.store), **self._text_settings(record)}
         self.store.replace("trials", trial_id, [row])
+
+    def _text_settings(self, record: Record) -> dict[str, str]:
+        """Settings whose column is text because cells give the same path values of different types."""
+        columns = self.store.param_columns
+        return {
+            PARAM + path: text_of(value)
+            for path, value in record.plan.params.items()
+            if columns[path] == "string"
+        }
 
     def _compare(self, record: Record, epoch: int) -> None:
         values = self.goals.gains(record.rungs[epoch] | self._facts(record))

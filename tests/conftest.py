@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+TESTS = str(Path(__file__).parent)
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
@@ -29,6 +30,7 @@ def local_ray() -> Iterator[None]:
     from orchestrator.cluster.session import TUNE_SETTINGS
 
     os.environ.update(TUNE_SETTINGS)
+    os.environ["PYTHONPATH"] = os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])  # workers import from here
     ray.init(
         num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )

@@ -47,10 +47,10 @@ def test_one_by_one_a_second_sweep_finds_the_same(one_by_one: Run, tmp_path: Pat
 
 
 def test_a_finished_sweep_starts_nothing(one_by_one: Run) -> None:
-    before = {path: path.stat().st_mtime_ns for path in one_by_one.root.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in one_by_one.root.rglob("[!.]*") if path.is_file()}
     _, printed = swept(one_by_one.root.parent, resources={"max_concurrent": 1})
     assert "nothing to do" in printed
-    assert before == {path: path.stat().st_mtime_ns for path in one_by_one.root.rglob("*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in one_by_one.root.rglob("[!.]*") if path.is_file()}
 
 
 def test_an_evaluator_works_while_a_trainer_trains(tmp_path: Path) -> None:

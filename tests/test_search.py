@@ -78,6 +78,19 @@ def test_given_settings_come_first() -> None:
     assert configuration.training["lr"] != 0.25
 
 
+def test_every_combination_of_grid_values_is_tried_in_turn() -> None:
+    training = {"epochs": {"grid": [2, 3]}, "lr": {"log_uniform": [0.01, 0.3]}, "optimizer": {"grid": ["sgd", "adam"]}}
+    (cell,) = load_spec({**SPEC, "training": training}).cells()
+    found = Study(cell.space, "tpe", ["maximize"], seed=0)
+    seen = []
+    for number in range(8):
+        asked, configuration = found.ask()
+        seen.append((configuration.training["epochs"], configuration.training["optimizer"]))
+        found.tell(asked.number, Outcome("completed", (number / 10,)))
+    assert sorted(seen[:4]) == [(2, "adam"), (2, "sgd"), (3, "adam"), (3, "sgd")]
+    assert seen[4:] == seen[:4]
+
+
 def test_what_is_recorded_of_a_suggestion_is_plain_json() -> None:
     import json
 

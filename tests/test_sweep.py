@@ -145,3 +145,18 @@ def test_a_search_in_a_finite_space_ends_when_everything_was_tried(tmp_path: Pat
     searched = run.store.read("trials").query("stage == 'search'")
     assert searched.groupby("cell").size().tolist() == [2, 2]
     assert (run.store.read("events")["kind"] == "repeat").sum() >= 20
+
+
+def test_a_setting_that_cells_type_differently_is_a_column_of_text(tmp_path: Path) -> None:
+    spec = changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}})
+    spec["matrix"] = {
+        "network": [
+            {"name": "mlp", "widths": [{"choice": [8, 16]}]},
+            {"name": "mlp", "widths": {"choice": [[8], [16, 8]]}},
+        ]
+    }
+    spec["defense"] = {"name": "standard"}
+    spec["network"] = None
+    trials = Inline(tmp_path / "tiny", spec).run().store.read("trials")
+    assert len(trials) == 2
+    assert set(trials["status"]) <= {"completed", "pruned"}

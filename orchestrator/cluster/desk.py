@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
-from orchestrator.cluster.trainable import Report
+from orchestrator.cluster.trainable import HUNG, Report
 from orchestrator.lifecycle import RETRY, event, key_of
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
@@ -39,6 +39,7 @@ class Desk:
     ) -> None:
         self.sweep, self.pool, self.splits, self.progress = sweep, pool, splits, progress
         self.stage, self.one_by_one, self.deadline = stage, one_by_one, deadline
+        self.is_over = False
         self._finalists = deque(sweep.finalists() if stage == "finalist" else [])
         progress.stage(stage, self._total(), self._counts())
         for assignment in sweep.unevaluated(stage):
@@ -50,14 +51,12 @@ class Desk:
         return self.pool.pending >= QUEUE_PER_EVALUATOR * self.pool.size
 
     def next_trial(self) -> Plan | None:
-        """The next trial of this stage; None when there is none left, or the time is up."""
+        """The next trial of this stage; None when there is none left, or the time is up: then `is_over`."""
         if self.one_by_one:
             self.drain()
-        if time.monotonic() > self.deadline:
-            return None
-        if self.stage == "finalist":
-            return self._finalists.popleft() if self._finalists else None
-        return self.sweep.next_trial()
+        plan = self._choose() if time.monotonic() <= self.deadline else None
+        self.is_over = plan is None
+        return plan
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
         """A trial is at a rung: whether it goes on."""
@@ -89,11 +88,23 @@ class Desk:
         while self.pool.pending:
             self.poll(timeout=0.5)
 
+    def silent(self, plan: Plan, seconds: float) -> None:
+        """A trial's worker went without a report for too long and was ended; Tune starts the trial again."""
+        self._record_retry(plan, f"{HUNG} {seconds:g} s")
+
+    def _record_retry(self, plan: Plan, why: str) -> None:
+        row = event(plan.trial_id, RETRY, why)
+        self.sweep.store.append("events", key_of(plan.trial_id, RETRY, row["at"]), [row])
+
+    def _choose(self) -> Plan | None:
+        if self.stage == "search":
+            return self.sweep.next_trial()
+        return self._finalists.popleft() if self._finalists else None
+
     def _take(self, verdict: Verdict) -> None:
         plan = verdict.assignment.plan
-        if verdict.deaths:
-            row = event(plan.trial_id, RETRY, f"its evaluator died {verdict.deaths} times")
-            self.sweep.store.append("events", key_of(plan.trial_id, RETRY, row["at"]), [row])
+        for retry in verdict.retries:
+            self._record_retry(plan, retry)
         self.sweep.evaluated(verdict.assignment, verdict.found, verdict.error)
         self._say(self.sweep.records[plan.trial_id])
 

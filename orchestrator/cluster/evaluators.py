@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -17,16 +17,29 @@ from orchestrator.splits import Split
 from orchestrator.store import Store
 
 ATTEMPTS = 4  # how often an assignment is handed out when its evaluator dies
+HANGS = 2  # how often it may go without an answer for the time limit
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came back: `found` as `Evaluator.evaluate` gives it, or the traceback of what went wrong."""
+    """What came back: `found` as `Evaluator.evaluate` gives it, or what went wrong; `retries` says why each was."""
 
     assignment: Assignment
     found: dict[str, Any] | None
     error: str | None
-    deaths: int = 0
+    retries: tuple[str, ...] = ()
+
+
+@dataclass
+class _Job:
+    """An assignment and its life so far: the split it measures on, when it was last handed out and to whom."""
+
+    assignment: Assignment
+    split: Any
+    actor: Any = None
+    since: float = 0.0
+    deaths: list[str] = field(default_factory=list)
+    hangs: int = 0
 
 
 class EvaluatorActor:
@@ -43,17 +56,18 @@ class EvaluatorActor:
 class EvaluatorPool:
     """Hands assignments to free evaluators, oldest first; `poll` gives back what is done.
 
-    An evaluator that died is restarted by Ray and its assignment handed out again, up to `ATTEMPTS` times.
+    An evaluator that died is restarted by Ray and its assignment handed out again, up to `ATTEMPTS` times; one that
+    gave no answer for `time_limit` seconds is ended, which counts as a death.
     """
 
-    def __init__(self, store: Store, bundle: Bundle, count: int) -> None:
+    def __init__(self, store: Store, bundle: Bundle, count: int, time_limit: float = float("inf")) -> None:
         kind: Any = ray.remote(num_cpus=bundle.cpus, num_gpus=bundle.gpus, max_restarts=-1, max_task_retries=0)(
             EvaluatorActor
         )
-        self.size = count
+        self.size, self.time_limit = count, time_limit
         self._free: deque[Any] = deque(kind.remote(store, max(1, int(bundle.cpus))) for _ in range(count))
-        self._waiting: deque[tuple[Assignment, Any, int]] = deque()
-        self._running: dict[Any, tuple[Assignment, Any, int, Any]] = {}
+        self._waiting: deque[_Job] = deque()
+        self._running: dict[Any, _Job] = {}
 
     @property
     def pending(self) -> int:
@@ -62,13 +76,14 @@ class EvaluatorPool:
 
     def submit(self, assignment: Assignment, split: Any) -> None:
         """Queue an assignment; `split` is an object reference to the split it measures on."""
-        self._waiting.append((assignment, split, 1))
+        self._waiting.append(_Job(assignment, split))
         self._hand_out()
 
     def poll(self, timeout: float = 0.0) -> list[Verdict]:
         """What was finished, waiting at most `timeout` seconds for something to finish."""
         if not self._running:
             return []
+        self._end_silent()
         done, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         if not done and timeout > 0:
             done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
@@ -78,26 +93,37 @@ class EvaluatorPool:
 
     def close(self) -> None:
         """End the actors."""
-        for actor in [*self._free, *(actor for *_, actor in self._running.values())]:
+        for actor in [*self._free, *(job.actor for job in self._running.values())]:
             ray.kill(actor)
 
     def _hand_out(self) -> None:
         while self._free and self._waiting:
-            assignment, split, attempt = self._waiting.popleft()
-            actor = self._free.popleft()
-            self._running[actor.evaluate.remote(assignment, split)] = (assignment, split, attempt, actor)
+            job = self._waiting.popleft()
+            job.actor, job.since = self._free.popleft(), time.monotonic()
+            self._running[job.actor.evaluate.remote(job.assignment, job.split)] = job
+
+    def _end_silent(self) -> None:
+        """End the evaluators whose time is up; Ray restarts them, and `_collect` hears of the death."""
+        for job in self._running.values():
+            if time.monotonic() - job.since > self.time_limit:
+                job.hangs += 1
+                job.since = float("inf")
+                ray.kill(job.actor, no_restart=False)
 
     def _collect(self, reference: Any) -> Verdict | None:
-        assignment, split, attempt, actor = self._running.pop(reference)
-        self._free.append(actor)
+        """The verdict on an assignment, or None where it is to be tried again."""
+        job = self._running.pop(reference)
+        self._free.append(job.actor)
         try:
-            return Verdict(assignment, ray.get(reference), None, attempt - 1)
-        except RayActorError:
-            if attempt >= ATTEMPTS:
-                return Verdict(
-                    assignment, None, f"the evaluator died {attempt} times:\n{traceback.format_exc()}", attempt
-                )
-            self._waiting.appendleft((assignment, split, attempt + 1))
-            return None
+            return Verdict(job.assignment, ray.get(reference), None, tuple(job.deaths))
         except RayTaskError as error:
-            return Verdict(assignment, None, str(error), attempt - 1)
+            return Verdict(job.assignment, None, str(error), tuple(job.deaths))
+        except RayActorError as error:
+            was_silent = job.since == float("inf")
+            job.deaths.append(f"no answer in {self.time_limit:g} s" if was_silent else f"its evaluator died: {error}")
+        if len(job.deaths) < ATTEMPTS and job.hangs < HANGS:
+            self._waiting.appendleft(job)
+            return None
+        return Verdict(
+            job.assignment, None, "the evaluation was given up:\n" + "\n".join(job.deaths), tuple(job.deaths)
+        )

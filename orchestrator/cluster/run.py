@@ -19,6 +19,7 @@ from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
+from orchestrator.driver_lock import driving
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run
@@ -28,6 +29,7 @@ from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
 
 Data = TypeVar("Data")
+TRIALS_PER_FIT = 1000
 
 
 def run_sweep(
@@ -38,20 +40,21 @@ def run_sweep(
     `time_budget` in seconds: after it no new trial is begun and no finalist stage. Raises UserError where the spec does
     not fit the run directory or the cluster, KeyboardInterrupt where the user ends it (finished work is kept).
     """
-    store = open_run(spec, root)
-    by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
-    sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
-    if sweep.is_searched and not _lacks_finalists(sweep):
-        progress.line("nothing to do: every trial is on record")
-        return
+    root.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + time_budget
-    with connected(address) as nodes:
-        allocation = allocate(spec.resources, nodes)
-        for remark in allocation.remarks:
-            progress.line(remark)
-        progress.line(describe(allocation))
-        with progress:
-            _run_stages(sweep, by_cell, allocation, progress, deadline)
+    with driving(root):
+        store = open_run(spec, root)
+        by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
+        sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
+        if sweep.is_searched and not _lacks_finalists(sweep):
+            progress.line("nothing to do: every trial is on record")
+            return
+        with connected(address) as nodes:
+            allocation = allocate(spec.resources, nodes)
+            for remark in (*allocation.remarks, describe(allocation)):
+                progress.line(remark)
+            with progress:
+                _run_stages(sweep, by_cell, allocation, progress, deadline)
 
 
 def describe(allocation: Allocation) -> str:
@@ -67,14 +70,17 @@ def _run_stages(
     validation = _put({name: found.validation for name, found in data.items()})
     threads = max(1, int(allocation.trial.cpus))
     bench = Bench(sweep.store, {name: sweep.rule(name) for name in sweep.cells}, references, threads)
-    pool = EvaluatorPool(sweep.store, allocation.evaluator, allocation.evaluators)
+    pool = EvaluatorPool(
+        sweep.store, allocation.evaluator, allocation.evaluators, sweep.spec.resources.evaluator.time_limit
+    )
     one_by_one = sweep.spec.resources.max_concurrent == 1
     try:
         if not sweep.is_searched:
             _run_stage(Desk(sweep, pool, validation, progress, "search", one_by_one, deadline), bench, allocation)
         if not sweep.spec.evaluation.test.finalists or time.monotonic() > deadline:
             return
-        test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed))
+        classes = {repr(cell.dataset_block()): data[name].train.classes for name, cell in sweep.cells.items()}
+        test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed, classes[repr(block)]))
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
         _run_stage(Desk(sweep, pool, _put(test), progress, "finalist", one_by_one, deadline), bench, allocation)
@@ -83,6 +89,13 @@ def _run_stages(
 
 
 def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
+    """Tune in chunks: its driver keeps tens of kilobytes of every trial it has seen in one `fit`."""
+    while not desk.is_over:
+        _fit(desk, bench, allocation)
+    desk.drain()
+
+
+def _fit(desk: Desk, bench: Bench, allocation: Allocation) -> None:
     plans: dict[str, Plan] = {}
     bundle = PlacementGroupFactory([{"CPU": allocation.trial.cpus, "GPU": allocation.trial.gpus}])
     with tempfile.TemporaryDirectory(prefix="robustsweep-tune-", ignore_cleanup_errors=True) as scratch:
@@ -91,7 +104,7 @@ def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
             tune_config=TuneConfig(
                 search_alg=DeskSearcher(desk, plans),
                 scheduler=DeskScheduler(desk, plans),
-                num_samples=-1,
+                num_samples=TRIALS_PER_FIT,
                 max_concurrent_trials=allocation.slots,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -102,11 +115,10 @@ def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=WORKER_DEATHS),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[DeskCallback(desk)],
+                callbacks=[DeskCallback(desk, plans, desk.sweep.spec.resources.trial.time_limit)],
                 verbose=0,
             ),
         ).fit()
-    desk.drain()
 
 
 def _name(trial: Any) -> str:

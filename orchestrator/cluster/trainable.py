@@ -11,9 +11,17 @@ import ray
 import torch
 from ray import tune
 
+from orchestrator.lifecycle import RETRY
 from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.training import Reached, RungRule, Trainer, TrainingData
+
+HUNG = "no report in"  # how the evidence of a `retry` event begins when a worker was ended for its silence
+HANGS = 2  # how often that may happen to a trial before it has failed
+
+
+class TrialHung(RuntimeError):
+    """A trial whose worker was ended for its silence as often as is allowed."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,10 @@ class TrialActor(tune.Trainable):
 
     def _begin(self) -> Trainer:
         plan = Plan.from_json(self.config["plan"])
+        events = self._bench.store.read_trial("events", plan.trial_id)
+        hangs = events[(events["kind"] == RETRY) & events["evidence"].str.startswith(HUNG)]
+        if len(hangs) >= HANGS:
+            raise TrialHung(f"{len(hangs)} times: {hangs['evidence'].iloc[-1]}")
         data: TrainingData = ray.get(self._bench.data[plan.cell])
         device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         return Trainer(plan, self._bench.rules[plan.cell], data, self._bench.store, device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -61,13 +63,29 @@ class DeskScheduler(FIFOScheduler):
 
 
 class DeskCallback(Callback):
-    """Takes in finished evaluations between Tune's steps."""
+    """Between Tune's steps: takes in evaluations, and ends workers that were silent for `time_limit` seconds."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, plans: dict[str, Plan], time_limit: float) -> None:
+        self._desk, self._plans, self._time_limit = desk, plans, time_limit
+        self._heard: dict[str, float] = {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self._desk.poll()
+        now = time.monotonic()
+        for trial in trials:
+            since, actor = self._heard.get(trial.trial_id, now), trial.temporary_state.ray_actor
+            if trial.status == Trial.RUNNING and actor is not None and now - since > self._time_limit:
+                del self._heard[trial.trial_id]
+                self._desk.silent(self._plans[trial.trial_id], self._time_limit)
+                ray.kill(actor)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._heard[trial.trial_id] = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._heard[trial.trial_id] = time.monotonic()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())
