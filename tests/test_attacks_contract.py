@@ -77,7 +77,9 @@ def test_stays_in_ball_and_box(name: str, norm: str, factor: float) -> None:
 @NORM
 def test_nothing_changes_at_eps_zero(name: str, norm: str) -> None:
     x, y, draws = pictures()
-    assert torch.equal(ATTACKS[name]()(conv_model(), x, y, Threat(norm, 0.0), draws), x)
+    adversarial = ATTACKS[name]()(conv_model(), x, y, Threat(norm, 0.0), draws)
+    assert torch.equal(adversarial, pictures()[0])
+    assert adversarial.data_ptr() != x.data_ptr()
 
 
 @ATTACK
