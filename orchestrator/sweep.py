@@ -240,11 +240,7 @@ class Sweep:
     def _text_settings(self, record: Record) -> dict[str, str]:
         """Settings whose column is text because cells give the same path values of different types."""
         columns = self.store.param_columns
-        return {
-            PARAM + path: text_of(value)
-            for path, value in record.plan.params.items()
-            if columns[path] == "string"
-        }
+        return {PARAM + path: text_of(value) for path, value in record.plan.params.items() if columns[path] == "string"}
 
     def _compare(self, record: Record, epoch: int) -> None:
         values = self.goals.gains(record.rungs[epoch] | self._facts(record))

@@ -32,7 +32,7 @@ class Verdict:
 
 @dataclass
 class _Job:
-    """An assignment and its life so far: the split it measures on, when it was last handed out and to whom."""
+    """An assignment and its life so far: the split it measures on, who has it, and since when (inf: was ended)."""
 
     assignment: Assignment
     split: Any
@@ -48,6 +48,11 @@ class EvaluatorActor:
     def __init__(self, store: Store, threads: int) -> None:
         torch.set_num_threads(threads)
         self._evaluator = Evaluator(store, "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu")
+
+    @ray.method(max_task_retries=-1)
+    def is_up(self) -> bool:
+        """True, once the process has started."""
+        return True
 
     def evaluate(self, assignment: Assignment, split: Split) -> dict[str, Any]:
         return self._evaluator.evaluate(assignment, split)
@@ -65,7 +70,10 @@ class EvaluatorPool:
             EvaluatorActor
         )
         self.size, self.time_limit = count, time_limit
-        self._free: deque[Any] = deque(kind.remote(store, max(1, int(bundle.cpus))) for _ in range(count))
+        self._free: deque[Any] = deque()
+        self._starting: dict[Any, Any] = {}  # actors by a reference that is there once their process is
+        for _ in range(count):
+            self._await(kind.remote(store, max(1, int(bundle.cpus))))
         self._waiting: deque[_Job] = deque()
         self._running: dict[Any, _Job] = {}
 
@@ -81,19 +89,22 @@ class EvaluatorPool:
 
     def poll(self, timeout: float = 0.0) -> list[Verdict]:
         """What was finished, waiting at most `timeout` seconds for something to finish."""
-        if not self._running:
+        if not self.pending:
             return []
         self._end_silent()
-        done, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        if not done and timeout > 0:
-            done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        verdicts = [verdict for reference in done if (verdict := self._collect(reference)) is not None]
+        watched = [*self._running, *self._starting]
+        ray.wait(watched, num_returns=1, timeout=timeout)
+        done, _ = ray.wait(watched, num_returns=len(watched), timeout=0)
+        verdicts = [self._collect(reference) for reference in done if reference in self._running]
+        for reference in done:
+            if reference in self._starting:
+                self._take_in(reference)
         self._hand_out()
-        return verdicts
+        return [verdict for verdict in verdicts if verdict is not None]
 
     def close(self) -> None:
         """End the actors."""
-        for actor in [*self._free, *(job.actor for job in self._running.values())]:
+        for actor in [*self._free, *self._starting.values(), *(job.actor for job in self._running.values())]:
             ray.kill(actor)
 
     def _hand_out(self) -> None:
@@ -101,6 +112,18 @@ class EvaluatorPool:
             job = self._waiting.popleft()
             job.actor, job.since = self._free.popleft(), time.monotonic()
             self._running[job.actor.evaluate.remote(job.assignment, job.split)] = job
+
+    def _await(self, actor: Any) -> None:
+        """Use an actor only once its process is up: a call to one that is restarting fails at once."""
+        self._starting[actor.is_up.remote()] = actor
+
+    def _take_in(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+            self._free.append(actor)
+        except RayActorError:
+            self._await(actor)
 
     def _end_silent(self) -> None:
         """End the evaluators whose time is up; Ray restarts them, and `_collect` hears of the death."""
@@ -113,12 +136,15 @@ class EvaluatorPool:
     def _collect(self, reference: Any) -> Verdict | None:
         """The verdict on an assignment, or None where it is to be tried again."""
         job = self._running.pop(reference)
-        self._free.append(job.actor)
         try:
-            return Verdict(job.assignment, ray.get(reference), None, tuple(job.deaths))
+            verdict = Verdict(job.assignment, ray.get(reference), None, tuple(job.deaths))
+            self._free.append(job.actor)
+            return verdict
         except RayTaskError as error:
+            self._free.append(job.actor)
             return Verdict(job.assignment, None, str(error), tuple(job.deaths))
         except RayActorError as error:
+            self._await(job.actor)
             was_silent = job.since == float("inf")
             job.deaths.append(f"no answer in {self.time_limit:g} s" if was_silent else f"its evaluator died: {error}")
         if len(job.deaths) < ATTEMPTS and job.hangs < HANGS:
