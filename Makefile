@@ -1,7 +1,6 @@
 # make demo: from nothing to a leaderboard.  make test: lint, types, tests.  Needs Python 3.11+ and nothing else.
 #   PYTHON=python3.12       another interpreter
-#   PIP_FLAGS="..."         handed to pip, e.g. --extra-index-url https://download.pytorch.org/whl/cpu
-#                           for the small build of torch where there is no GPU
+#   PIP_FLAGS="..."         handed to pip, e.g. to choose another index for a smaller build of torch
 PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
