@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from orchestrator.errors import UserError
+from orchestrator.shadowing import refuse_foreign_packages
 
 if TYPE_CHECKING:
     from orchestrator.analysis import Run
@@ -39,6 +40,7 @@ def run(
     from orchestrator.rundir import run_root
     from orchestrator.spec import load_spec
 
+    refuse_foreign_packages()
     wanted = [*overrides, *([f"search.trials={trials}"] if trials is not None else [])]
     checked = load_spec(dict(spec) if isinstance(spec, Mapping) else spec, wanted)
     root = run_root(checked, store)

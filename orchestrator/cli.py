@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.errors import UserError
+from orchestrator.shadowing import refuse_foreign_packages
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -104,6 +105,7 @@ def list_(
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
     try:
+        refuse_foreign_packages()
         app()
     except UserError as error:
         Console(stderr=True).print(

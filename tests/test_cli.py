@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,3 +135,14 @@ def test_a_number_written_another_way_is_the_same_sweep(tmp_path: Path) -> None:
         "training": {**SYNTHETIC["training"], "epochs": 3.0},
     }
     assert load_spec(spec).search_space_key() == load_spec(SYNTHETIC).search_space_key()
+
+
+def test_a_foreign_package_that_hides_ours_is_named_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "__init__.py").write_text("")
+    call = [sys.executable, "-m", "orchestrator", "list"]
+    ended = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert str(tmp_path / "attacks") in ended.stderr.replace("\n", "")
+    assert "Traceback" not in ended.stderr
+    assert subprocess.run(call, cwd=tmp_path.parent, capture_output=True, check=False).returncode == 0
