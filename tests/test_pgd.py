@@ -173,6 +173,27 @@ def test_keep_best_contains_last(case: Case, norm: str, loss: str) -> None:
     assert (from_best >= from_last - 1e-5).all()  # what a model rounds differently from call to call
 
 
+class Ridge(nn.Module):
+    """Wrong only where the mean pixel is within 0.02 of 0.55: easily overstepped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height = 0.02 - (x.flatten(1).mean(1) - 0.55).abs()
+        return torch.stack([torch.zeros_like(height), height], 1)
+
+
+@pytest.mark.parametrize(("start", "steps"), [(0.5, 2), (0.54, 1)])
+def test_best_remembers_the_point_that_a_later_step_leaves(start: float, steps: int) -> None:
+    """In steps of 0.04 from 0.5: 0.54 is wrong, 0.58 is right again. From 0.54 it is the start that was wrong."""
+    x, y = torch.full((1, 1, 2, 2), start), torch.zeros(1, dtype=torch.long)
+    attack = PGD(steps=steps, step_size=0.04, random_start=False)
+    best, last = (
+        replace(attack, keep=keep)(Ridge(), x, y, Threat("linf", 0.1), Draws(0, torch.arange(1)))
+        for keep in ("best", "last")
+    )
+    torch.testing.assert_close(best, torch.full_like(x, 0.54))
+    torch.testing.assert_close(last, torch.full_like(x, 0.58))
+
+
 @NORM
 def test_attacks_in_the_order_of_their_strength(case: Case, norm: str) -> None:
     """Noise, one step, ten steps, ten steps from two starts: fooled examples of 500."""
@@ -311,3 +332,13 @@ def test_the_worst_point_goes_by_verdict_first_then_by_margin() -> None:
     assert worst.adversarial.flatten().tolist() == [1, 2, 2, 1]
     worst.see(torch.full((4, 1), 3.0), torch.full((4, 2), torch.nan))
     assert worst.adversarial.flatten().tolist() == [1, 2, 2, 1]
+
+
+def test_of_two_ties_the_one_that_argmax_gives_away_is_worse() -> None:
+    """Both margins are 0, but argmax takes the first: class 1 against 2 stays right, class 0 against 1 is wrong."""
+    worst = Worst(torch.zeros(1, 1), torch.tensor([1]))
+    worst.see(torch.ones(1, 1), torch.tensor([[0.0, 1.0, 1.0]]))
+    worst.see(torch.full((1, 1), 2.0), torch.tensor([[1.0, 1.0, 0.0]]))
+    assert (worst.adversarial.item(), worst.is_fooled.item()) == (2.0, True)
+    worst.see(torch.full((1, 1), 3.0), torch.tensor([[0.0, 1.0, 1.0]]))
+    assert worst.adversarial.item() == 2.0
