@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from linear import linear_problem
-from scipy.optimize import linprog
+from plain_pgd import plain_loop
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks import FGSM, PGD, Draws, Noise, Threat
 from attacks.losses import margin
-from attacks.steepest import steepest_step
-from attacks.threat import NORMS, length
+from attacks.threat import NORMS
 from attacks.worst import Worst
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "MNIST" / "raw"
@@ -89,55 +87,6 @@ def train(images: Tensor, labels: Tensor) -> nn.Module:
 @pytest.fixture(scope="module")
 def case() -> Case:
     return Case()
-
-
-def plain_loop(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, steps: int) -> Tensor:
-    """PGD without random start as one writes it by hand: mean loss, steps on delta."""
-    size, delta = 2.5 * threat.eps / steps, torch.zeros_like(x)
-    for _ in range(steps):
-        delta.requires_grad_(True)
-        F.cross_entropy(model(x + delta), y).backward()
-        gradient, delta = delta.grad, delta.detach()
-        assert gradient is not None
-        if threat.norm == "linf":
-            delta = (delta + size * gradient.sign()).clamp(-threat.eps, threat.eps)
-        elif threat.norm == "l2":
-            delta = delta + size * gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1, 1)
-            delta = delta * (threat.eps / delta.flatten(1).norm(dim=1).clamp(min=threat.eps)).view(-1, 1, 1, 1)
-        else:
-            delta = plain_l1_projection(x, filled_up(x + delta, gradient, size) - x, threat.eps)
-        delta = (x + delta).clamp(0, 1) - x
-    model.zero_grad()
-    return x + delta
-
-
-def filled_up(x: Tensor, gradient: Tensor, budget: float) -> Tensor:
-    """One pixel after the other to its wall, steepest first, until the budget is spent."""
-    filled = x.flatten(1).numpy().astype(float)
-    slopes = gradient.flatten(1).numpy()
-    for pixels, slope in zip(filled, slopes, strict=True):
-        left = budget
-        for place in np.argsort(-abs(slope), kind="stable"):
-            if left <= 0 or slope[place] == 0:
-                break
-            before = pixels[place]
-            pixels[place] = min(before + left, 1) if slope[place] > 0 else max(before - left, 0)
-            left -= abs(pixels[place] - before)
-    return torch.tensor(filled).view_as(x)
-
-
-def plain_l1_projection(x: Tensor, delta: Tensor, eps: float) -> Tensor:
-    """Take the same off every pixel's move, found by bisection, so that what the box leaves spends eps."""
-    delta, clean = delta.double(), x.double()
-    low, high = torch.zeros(len(x), 1, 1, 1, dtype=torch.float64), delta.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
-    shrunk = (clean + delta).clamp(0, 1) - clean
-    is_long = (shrunk.abs().flatten(1).sum(1) > eps).view(-1, 1, 1, 1)
-    for _ in range(40):
-        middle = (low + high) / 2
-        short = (clean + delta.sign() * (delta.abs() - middle).clamp(min=0)).clamp(0, 1) - clean
-        too_long = short.abs().flatten(1).sum(1).view(-1, 1, 1, 1) > eps
-        low, high = torch.where(too_long, middle, low), torch.where(too_long, high, middle)
-    return torch.where(is_long, short, shrunk).to(x.dtype)
 
 
 @NORM
@@ -281,6 +230,26 @@ def test_restarts_start_elsewhere_and_the_worst_of_them_counts(case: Case) -> No
     assert len(scores.argmax(0).div(3, rounding_mode="floor").unique()) > 1, "one run is the worst for all"
 
 
+def test_noise_gives_the_worst_of_its_queries(case: Case) -> None:
+    model, x, y = nn.Sequential(case.model), case.x[:40], case.y[:40]
+    counter = Counter(model)
+    adversarial = Noise(queries=4)(model, x, y, Threat("linf", 0.3), Draws(0, case.ids[:40]))
+    with torch.no_grad():
+        scores = torch.stack([margin(case.model(point), y) for point in counter.forward])
+        torch.testing.assert_close(margin(case.model(adversarial), y), scores.amax(0))
+    assert len(scores.argmax(0).unique()) == 4, "a query is the worst for none"
+
+
+@pytest.mark.parametrize("attack", [FGSM, PGD])
+def test_the_loss_given_is_the_loss_raised(case: Case, attack: type[FGSM] | type[PGD]) -> None:
+    """Each loss leads somewhere else, in l2, where the direction of its gradient shows."""
+    answers = [
+        attack(loss=loss)(case.model, case.x[:20], case.y[:20], Threat("l2", 1.0), Draws(0, case.ids[:20]))
+        for loss in ("cross_entropy", "margin", "dlr")
+    ]
+    assert not any(torch.allclose(answers[i], answers[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_the_step_is_two_and_a_half_eps_over_the_steps_unless_given(case: Case) -> None:
     threat, x, y, draws = Threat("l2", 1.0), case.x[:20], case.y[:20], Draws(0, case.ids[:20])
     default, given, longer = (
@@ -288,37 +257,6 @@ def test_the_step_is_two_and_a_half_eps_over_the_steps_unless_given(case: Case) 
     )
     assert torch.equal(default, given)
     assert not torch.equal(default, longer)
-
-
-@NORM
-def test_the_steepest_step_gains_the_dual_norm(norm: str) -> None:
-    gradient = Draws(0, torch.arange(8)).normal(3, 4, 4)
-    point = torch.full_like(gradient, 0.5)
-    step = steepest_step(point, gradient, norm, 0.25) - point
-    dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
-    torch.testing.assert_close(length(step, norm), torch.full((8,), 0.25))
-    torch.testing.assert_close((step * gradient).flatten(1).sum(1), 0.25 * length(gradient, dual))
-
-
-def test_the_l1_step_is_the_best_within_the_box() -> None:
-    """Against a linear programme, where walls are near and the step is longer than a pixel."""
-    draws = Draws(1, torch.arange(10))
-    gradient, point = draws.normal(20), draws.fork("x").uniform(20, low=-0.3, high=1.3).clamp(0, 1)
-    step = steepest_step(point, gradient, "l1", 2.5) - point
-    for row in range(10):
-        slope, x = gradient[row].double().numpy(), point[row].double().numpy()
-        bounds = [(0, 1 - value) for value in x] + [(0, value) for value in x]  # up and down
-        best = linprog([*-slope, *slope], A_ub=[[1.0] * 40], b_ub=[2.5], bounds=bounds)
-        assert (step[row] * gradient[row]).sum().item() == pytest.approx(-best.fun, rel=1e-5)
-
-
-@NORM
-@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30])
-def test_the_step_has_its_length_however_small_the_gradient(norm: str, scale: float) -> None:
-    gradient = torch.tensor([[3.0, -4.0, 0.0], [0.0, 0.0, 0.0]]) * scale
-    point = torch.full_like(gradient, 0.5)
-    step = steepest_step(point, gradient, norm, 0.25) - point
-    torch.testing.assert_close(length(step, norm), torch.tensor([0.25, 0.0]))
 
 
 def test_the_worst_point_goes_by_verdict_first_then_by_margin() -> None:
