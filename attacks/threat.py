@@ -28,6 +28,7 @@ class Threat:
         one_of("norm", self.norm, NORMS)
         if not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps: must be finite and >= 0, got {self.eps!r}")
+        object.__setattr__(self, "eps", float(self.eps))  # 1 and 1.0 are one threat, with the same draws
 
     def scaled(self, factor: float) -> Threat:
         """The same norm at `factor` times the radius."""

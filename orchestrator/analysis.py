@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
-from orchestrator.lifecycle import ENDED
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED
 from orchestrator.store import Store
 from orchestrator.trials_view import figures
 
@@ -67,9 +67,8 @@ class Run:
 
     def leaderboard(self) -> pd.DataFrame:
         """One row per configuration, best first: `orchestrator.leaderboard` says how they are ranked."""
-        events = self.store.read("events", ["trial_id", "kind"])
-        degenerate = set(events.loc[events["kind"] == DEGENERATE, "trial_id"])
-        return leaderboard(self._on_validation(self.trials()), degenerate, self.goals())
+        trials = self.trials()
+        return leaderboard(self._on_validation(trials), self._degenerate(trials), self.goals())
 
     def pareto(self) -> pd.DataFrame:
         """The configurations of the leaderboard that no other beats in every objective, on validation data."""
@@ -85,6 +84,15 @@ class Run:
         stages = [json.loads(text)["stage"] for text in asks["config_json"]]
         counts = pd.crosstab(pd.Index(stages, name="stage"), pd.Index(states, name="state"))
         return counts.reindex(index=STAGES, columns=STATES, fill_value=0).rename_axis(index=None, columns=None)
+
+    def _degenerate(self, trials: pd.DataFrame) -> set[str]:
+        """The trials whose model was found degenerate when evaluated, or at the rung at which they were stopped."""
+        events = self.store.read("events", ["trial_id", "kind", "evidence"])
+        found = set(events.loc[events["kind"] == DEGENERATE, "trial_id"])
+        rungs = events[events["kind"] == DEGENERATE_AT_RUNG]
+        at_rung = {(row.trial_id, json.loads(str(row.evidence))["epoch"]) for row in rungs.itertuples()}
+        kept = zip(trials["trial_id"], trials["checkpoint_epoch"], strict=True)
+        return found | {trial for trial, epoch in kept if (trial, epoch) in at_rung}
 
     def goals(self) -> Goals:
         """The objectives and constraints of the stored spec."""

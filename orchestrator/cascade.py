@@ -36,6 +36,12 @@ def stages(attacks: AttackChoice | Sequence[AttackChoice]) -> list[Stage]:
     found = [stage for choice in choices for stage in _expanded(choice)]
     if not found:
         raise ValueError("attacks: needs at least one attack, got none")
+    known: dict[str, AttackCall] = {}
+    for stage in found:
+        if known.setdefault(stage.id, stage.attack) != stage.attack:
+            raise ValueError(
+                f"attacks: two different ones are both {stage.json}: give them different names or settings"
+            )
     return found
 
 

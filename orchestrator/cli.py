@@ -64,7 +64,7 @@ def run(
         console.print(
             f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root / 'trials'}"
         )
-    if failed == len(found.trials()):
+    if failed and failed == len(found.trials()):
         raise typer.Exit(FAILED)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 DEGENERATE_SHARE = 0.5  # of images given one class
+NEARLY_HALF = 0.4  # of labels of one class, from which on half of the predictions say nothing
 DEGENERATE_MARGIN = 0.1  # of accuracy above chance
 
 
@@ -23,11 +24,12 @@ class Doubt:
 def degenerate(predictions: Tensor, labels: Tensor, classes: int) -> Doubt | None:
     """A model that gives one class to more than half the images, or is within 10 points of chance.
 
-    The share is held against what the labels allow: on a set where one class has more than half the
-    images, giving it that often is no sign of collapse. [n], [n] -> a severe doubt or None
+    Where the labels themselves give one class nearly half the images or more (two classes, an unbalanced set),
+    the share must be beyond midway between theirs and all. [n], [n] -> a severe doubt or None
     """
     share, common = _largest_share(predictions, classes)
-    allowed = max(DEGENERATE_SHARE, _largest_share(labels, classes)[0])
+    usual = _largest_share(labels, classes)[0]
+    allowed = DEGENERATE_SHARE if usual <= NEARLY_HALF else (1 + usual) / 2
     if share > allowed:
         return Doubt("degenerate", "severe", f"{share:.0%} of {len(labels)} images are given class {common}")
     accuracy = (predictions == labels).float().mean().item()

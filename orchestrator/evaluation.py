@@ -73,20 +73,28 @@ def evaluate_robustness(
     if doubts not in ("off", "cheap", "full"):
         raise ValueError(f"doubts: must be one of off, cheap, full, got {doubts!r}")
     _check_inputs(images, labels)
-    ids = torch.arange(len(images)) if example_ids is None else example_ids.cpu()
+    ids = torch.arange(len(images)) if example_ids is None else example_ids.cpu().long()
+    if ids.shape != labels.shape:
+        raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
     cascade = stages(attacks)
     was_training = model.training
     model.eval()
     try:
         judge = _Judge(
-            model, images.cpu(), labels.cpu(), Draws(seed, ids), surface or Surface(), batch_size, doubts != "off"
+            model,
+            images.cpu().float(),
+            labels.cpu().long(),
+            Draws(seed, ids),
+            surface or Surface(),
+            batch_size,
+            doubts != "off",
         )
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))
     finally:
         model.train(was_training)
-    return judge.result(threat, images.device)
+    return judge.result(threat, images)
 
 
 @dataclass
@@ -143,7 +151,8 @@ class _Judge:
 
     def run(self, stage: Stage, position: int, threat: Threat) -> None:
         """Attack the survivors, judge what comes back, write it down."""
-        alive = (self.choosing.probability > 0.5).nonzero().flatten()
+        # a stochastic model is attacked while anything is left of an example: its expected accuracy is what counts
+        alive = (self.choosing.probability > (0.5 if self.passes == 1 else 0.0)).nonzero().flatten()
         were_robust = int(self.robust.sum())
         started = time.perf_counter()
         with counted(self.model) as passes:
@@ -151,10 +160,10 @@ class _Judge:
         seconds = time.perf_counter() - started
         if returned:
             self._take(torch.cat(returned), alive, stage, threat)
-        fooled = were_robust - int(self.robust.sum())
+        fooled = max(0, were_robust - int(self.robust.sum()))
         self._write_down(stage, position, threat, len(alive), fooled, passes.forward, passes.backward, seconds)
 
-    def result(self, threat: Threat, device: torch.device) -> Robustness:
+    def result(self, threat: Threat, like: Tensor) -> Robustness:
         per_attack = pd.DataFrame(self.attack_rows)
         last = {row["eps"]: row for row in self.attack_rows}  # by eps, the row after the whole cascade
         curve = {level: row["robust_accuracy"] for level, row in last.items()}
@@ -170,7 +179,7 @@ class _Judge:
             robust_area=sum(curve[level] for level in area_levels) / len(area_levels) if has_area else None,
             per_attack=per_attack,
             per_example=pd.concat(self.example_frames, ignore_index=True),
-            adversarials=self.adversarials.to(device),
+            adversarials=self.adversarials.to(like),
             doubts=self.doubts,
         )
 
@@ -178,7 +187,7 @@ class _Judge:
         x, y = self.images[rows].to(self.device), self.labels[rows].to(self.device)
         draws = self.draws.select(rows).fork(stage.id, repr(threat.eps)).to(self.device)
         with torch.random.fork_rng(devices=[]):  # a stochastic layer without a source draws from torch's own
-            torch.manual_seed(self.draws.seed)
+            torch.default_generator.manual_seed(self.draws.seed % 2**63)
             adversarial = stage.attack(self.model, x, y, threat, draws)
         return adversarial.detach().to(self.images)
 
@@ -191,8 +200,9 @@ class _Judge:
         if not len(rows):
             return
         choosing = self._scores(returned, rows, f"choose/{stage.id}/{threat.eps}")
-        is_worse = choosing.margin < self.choosing.margin[rows]
-        is_worse |= choosing.probability < self.choosing.probability[rows]
+        known = self.choosing.select(rows)
+        is_worse = choosing.probability < known.probability
+        is_worse |= (choosing.probability == known.probability) & (choosing.margin < known.margin)
         rows, returned = rows[is_worse], returned[is_worse]
         if not len(rows):
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna._hypervolume import compute_hypervolume
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -35,6 +36,31 @@ def front_order(values: Floats) -> Places:
     """
     rank, distance = non_dominated_rank(values), crowding_distance(values)
     return np.lexsort((np.arange(len(rank)), -distance, rank)).astype(np.int64)
+
+
+def spread(values: Floats, count: int) -> list[int]:
+    """At most `count` points, best first: front by front, and in a front greedily by the hypervolume each adds.
+
+    [n, m], larger is better. The reference point is just below the worst of each objective, which is scaled to
+    [0, 1], so that a point that is extreme in one objective and worst in another adds little. Ties go to the first
+    objective, then to the first given.
+    """
+    points = _known(values)
+    if not len(points):
+        return []
+    finite = np.where(np.isinf(points), np.nan, points)
+    low, high = np.nanmin(finite, axis=0, initial=np.inf), np.nanmax(finite, axis=0, initial=-np.inf)
+    width = np.where(high > low, high - low, 1.0)
+    losses = -np.nan_to_num((finite - np.where(np.isfinite(low), low, 0.0)) / width, nan=-0.01)  # Optuna minimises
+    rank, chosen = non_dominated_rank(values), list[int]()
+    reference = np.full(points.shape[1], 0.02)
+    for front in range(rank.max() + 1):
+        left = [int(place) for place in np.flatnonzero(rank == front)]
+        while left and len(chosen) < count:
+            volumes = [compute_hypervolume(losses[[*chosen, place]], reference) for place in left]
+            best = max(range(len(left)), key=lambda turn: (volumes[turn], points[left[turn], 0], -left[turn]))
+            chosen.append(left.pop(best))
+    return chosen
 
 
 def _known(values: Floats) -> Floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.fronts import front_order
+from orchestrator.fronts import spread
 
 Figures = Mapping[str, float]
 NEED_CURVE = "robust_area"  # the one figure that needs eps/4 and eps/2
@@ -47,13 +47,18 @@ class Goals:
         """By how much each constraint is broken: at most 0 where it holds."""
         return {name: _excess(float(figures[name]), bound) for name, bound in self.constraints.items()}
 
-    def order(self, found: Sequence[Figures]) -> list[int]:
-        """Positions, best first: those that hold the constraints, then those that break them least."""
-        if not found:
-            return []
-        order = [int(place) for place in front_order(np.array([self.gains(figures) for figures in found]))]
+    def order(self, found: Sequence[Figures], count: int) -> list[int]:
+        """The positions of the best `count`, best first: what holds the constraints, then what breaks them least.
+
+        With several objectives, front by front, and in a front those that add most hypervolume to the ones before.
+        """
         broken = [sum(max(0.0, excess) for excess in self.violations(figures).values()) for figures in found]
-        return sorted(order, key=lambda place: broken[place])
+        chosen: list[int] = []
+        for excess in sorted(set(broken)):
+            places = [place for place in range(len(found)) if broken[place] == excess]
+            gains = np.array([self.gains(found[place]) for place in places])
+            chosen += [places[place] for place in spread(gains, count - len(chosen))]
+        return chosen
 
 
 def _excess(value: float, bound: str) -> float:

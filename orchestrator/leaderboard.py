@@ -29,13 +29,14 @@ _COLUMNS = [
 def leaderboard(trials: pd.DataFrame, degenerate: set[str], goals: Goals) -> pd.DataFrame:
     """One row per configuration, best first, from rows of `trials`; `degenerate` are ids of trials.
 
-    `test_*` are of the finalists: means over the seeds, the extremes over them, and the Wilson interval of all
-    their examples together. `final_*` and `rung_*` are of the search trial, on validation data. First come
-    configurations with test figures, then those with final ones, then those that were pruned; within each those
-    that hold the constraints, by the first objective, or by non-dominated front and within it by the first
-    objective. Failed and degenerate ones are last and have no `rank`. Ranks count anew for each dataset and threat.
+    `test_*` are of the finalists: means over the seeds, the extremes over them, and the Wilson interval of the mean
+    over the images of one seed (all seeds see the same images). `final_*` and `rung_*` are of the search trial, on
+    validation data. First come configurations with test figures, then those with final ones, then those that were
+    pruned; within each those that hold the constraints, by the first objective, or by non-dominated front and within
+    it by the first objective. Failed and degenerate ones are last and have no `rank`. Ranks count anew for each
+    dataset and threat.
     """
-    board = _configurations(trials, degenerate)
+    board = _configurations(trials.assign(dataset=_data_of(trials)), degenerate)
     is_tested, is_validated = board["test_robust_accuracy"].notna(), board["final_robust_accuracy"].notna()
     board["tier"] = np.select([is_tested, is_validated], [0, 1], 2)
     board["loses"] = board["degenerate"] | (board["status"] == "failed")
@@ -84,22 +85,31 @@ def _configurations(trials: pd.DataFrame, degenerate: set[str]) -> pd.DataFrame:
     return board.drop(columns="final_seeds").reset_index()
 
 
+def _data_of(trials: pd.DataFrame) -> pd.Series[str]:
+    """The dataset's name, or where a matrix has several, its entry in the cell: two may have the same name."""
+    entry = trials["cell"].str.extract(r"(?:^|,)dataset=([^,]*)", expand=False)
+    return entry.fillna(trials["dataset"])
+
+
 def _params(frame: pd.DataFrame) -> list[str]:
     return [name for name in map(str, frame.columns) if name.startswith(PARAM)]
 
 
 def _pooled(trials: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Figures over the trials of each configuration: means, extremes, and the interval of all examples together."""
-    counted = trials.assign(successes=trials["robust_accuracy"] * trials["n"])
-    groups = counted.groupby(CONFIGURATION, sort=False, dropna=False)
+    """Figures over the trials of each configuration: means, extremes, and the interval of the mean.
+
+    The seeds of a finalist are attacked on the same images, so `n` is that of one seed: more seeds make the mean
+    steadier, not the sample of images larger.
+    """
+    groups = trials.groupby(CONFIGURATION, sort=False, dropna=False)
     found = groups.agg(
         **{f"{split}_{name}": (name, "mean") for name in FIGURES},
         **{f"{split}_robust_min": ("robust_accuracy", "min"), f"{split}_robust_max": ("robust_accuracy", "max")},
-        **{f"{split}_n": ("n", "sum"), "successes": ("successes", "sum")},
+        **{f"{split}_n": ("n", "min")},
         **{"seeds" if split == "test" else f"{split}_seeds": ("seed", "nunique")},
     )
-    pairs = zip(found.pop("successes"), found[f"{split}_n"], strict=True)
-    intervals = [wilson_interval(float(successes), int(n)) for successes, n in pairs]
+    pairs = zip(found[f"{split}_robust_accuracy"], found[f"{split}_n"], strict=True)
+    intervals = [wilson_interval(float(mean) * int(n), int(n)) for mean, n in pairs]
     found[[f"{split}_ci_low", f"{split}_ci_high"]] = np.array(intervals).reshape(-1, 2)
     return found
 

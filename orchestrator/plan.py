@@ -34,6 +34,7 @@ class Plan:
     training: Block
     params: Block
     by_threat: bool = False
+    is_twin: bool = False
 
     @classmethod
     def of(
@@ -62,6 +63,10 @@ class Plan:
         """The same configuration, to be trained again with a fresh seed and attacked on the test split."""
         return replace(self, stage="finalist", seed=seed, number=number)._identified()
 
+    def as_twin(self) -> Plan:
+        """The same trial as one of this cell alone, where another cell has the configuration too."""
+        return replace(self, is_twin=True)._identified()
+
     def make_threat(self) -> Threat:
         return Threat(**self.threat)
 
@@ -81,7 +86,7 @@ class Plan:
     def _identified(self) -> Plan:
         defense, network = self.make_defense(), self.make_network()
         trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
-        source = method_source(*_kinds(defense, network))
+        source = method_source(*_kinds(defense, network)) + (f"/{self.cell}" if self.is_twin else "")
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)

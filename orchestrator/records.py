@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, TRAINING_ENDED
 from orchestrator.measuring import figures
 from orchestrator.plan import Plan
 from orchestrator.search import Asked
@@ -27,6 +27,7 @@ class Record:
     degenerate_rungs: set[int] = field(default_factory=set)
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
     is_degenerate: bool = False
+    parameters: int | None = None  # known from the first rung on
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def _record(row: dict[str, Any]) -> Record:
 
 def _add_events(records: dict[str, Record], events: pd.DataFrame) -> list[Repeat]:
     repeats = []
-    for row in rows_of(events[events["kind"].isin([ENDED, REPEAT, DEGENERATE_AT_RUNG, "doubt:degenerate"])]):
+    for row in rows_of(
+        events[events["kind"].isin([ENDED, REPEAT, DEGENERATE_AT_RUNG, "doubt:degenerate", TRAINING_ENDED])]
+    ):
         record = records.get(row["trial_id"])
         if record is None:
             continue
@@ -85,6 +88,8 @@ def _add_events(records: dict[str, Record], events: pd.DataFrame) -> list[Repeat
         elif row["kind"] == REPEAT:
             said = json.loads(row["evidence"])
             repeats.append(Repeat(row["trial_id"], _asked(said["number"], said)))
+        elif row["kind"] == TRAINING_ENDED:
+            record.parameters = json.loads(row["evidence"]).get("parameters")
         elif row["kind"] == DEGENERATE_AT_RUNG:
             record.degenerate_rungs.add(json.loads(row["evidence"])["epoch"])
         else:

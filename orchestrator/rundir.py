@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.provenance import gather
+from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
 from orchestrator.store import Store
 
@@ -16,6 +17,9 @@ PROVENANCE = "provenance.json"
 
 def run_root(spec: Spec, store: str | Path | None) -> Path:
     """The absolute run directory, `<store>/<sweep name>`; `store` overrides the spec's."""
+    place = str(store if store is not None else spec.store)
+    if "://" in place:
+        raise UserError(f"store: must be a path, got {place!r}: object stores are not there yet")
     return (Path(store if store is not None else spec.store).expanduser() / spec.name).absolute()
 
 
@@ -25,7 +29,7 @@ def open_run(spec: Spec, root: Path) -> Store:
     Raises UserError where a sweep of this name with another space is on record there.
     """
     if (root / SPEC).exists():
-        changed = difference(load_spec(root / SPEC).search_space_key(), spec.search_space_key())
+        changed = difference(_fixed(load_spec(root / SPEC)), _fixed(spec))
         if changed:
             raise UserError(
                 f"{root}: a sweep named {spec.name} with another space is on record here; give the new one another "
@@ -34,10 +38,27 @@ def open_run(spec: Spec, root: Path) -> Store:
     store = Store(root, spec.param_columns())
     store.prepare()
     text = spec.to_yaml()
-    if not (root / SPEC).exists() or (root / SPEC).read_text() != text:
-        store.write_text(SPEC, text)
+    is_same = (root / SPEC).exists() and (root / SPEC).read_text() == text
+    if not is_same or not _is_current(root / PROVENANCE):
         store.write_json(PROVENANCE, gather(text))
+        store.write_text(SPEC, text)
     return store
+
+
+def _fixed(spec: Spec) -> dict[str, Any]:
+    """What may not change under one name: the space, and what the figures of different trials are measured by."""
+    measured = spec.evaluation.model_dump()
+    for key in ("finalists", "seeds"):
+        del measured["test"][key]
+    return {**spec.search_space_key(), "evaluation": measured}
+
+
+def _is_current(path: Path) -> bool:
+    """Whether a provenance on record is of the code at hand."""
+    try:
+        return bool(json.loads(path.read_text())["code_version"] == code_version())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def provenance(store: Store) -> dict[str, str]:

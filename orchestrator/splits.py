@@ -136,6 +136,10 @@ def _spared(counts: Rows, size: int) -> Rows:
 
 def _shares(available: Rows, size: int) -> Rows:
     """How many of each class make `size` together: equally many, where a class has fewer all it has."""
+    if available.sum() < size:
+        raise UserError(
+            f"dataset: {size} examples are asked for beside the training data, {int(available.sum())} can be spared"
+        )
     shares = np.zeros_like(available)
     while missing := size - int(shares.sum()):
         able = np.flatnonzero(shares < available)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
+from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.holes import text_of
 from orchestrator.judging import Assignment
@@ -49,7 +50,9 @@ class Sweep:
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
         self._numbers: dict[str, list[int]] = {}
+        self._refuse_other_data()
         self._rebuild(repeats)
+        self._write_missing_rows()
         self._cut_off = deque(record.plan for record in self._searched() if record.ended is None)
 
     def next_trial(self) -> Plan | None:
@@ -66,7 +69,7 @@ class Sweep:
         """The finalist trials that have not ended: the best of each cell, once per fresh seed."""
         test, plans = self.spec.evaluation.test, []
         for name in self.cells:
-            for place, record in enumerate(self.best(name)[: test.finalists]):
+            for place, record in enumerate(self.best(name, test.finalists)):
                 for turn in range(test.seeds):
                     plans.append(record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn))
         for plan in plans:
@@ -74,10 +77,10 @@ class Sweep:
                 self._record_ask(plan, Asked(plan.number, {}, {}, {}))
         return [plan for plan in plans if self.records[plan.trial_id].ended is None]
 
-    def best(self, cell: str) -> list[Record]:
-        """The completed search trials of a cell, best first; degenerate models are left out."""
+    def best(self, cell: str, count: int) -> list[Record]:
+        """The best completed search trials of a cell, at most `count`, best first; degenerate models are left out."""
         done = [r for r in self._searched() if r.plan.cell == cell and "final" in r.evaluations and not r.is_degenerate]
-        return [done[place] for place in self.goals.order([self._figures(record) for record in done])]
+        return [done[place] for place in self.goals.order([self._figures(record) for record in done], count)]
 
     def rule(self, cell: str) -> RungRule:
         """When the trials of a cell are compared, and by what."""
@@ -192,14 +195,14 @@ class Sweep:
         asked, configuration = self.studies[cell.name].ask()
         by_threat = "threat" in self.spec.matrix
         plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, asked.number, by_threat)
+        if plan.trial_id in self.records and self.records[plan.trial_id].plan.cell != cell.name:
+            plan = plan.as_twin()  # another cell has it: each study must have a trial of its own
         self._numbers.setdefault(plan.trial_id, []).append(asked.number)
         if plan.trial_id not in self.records:
             self._repeats[cell.name] = 0
             self._record_ask(plan, asked)
             return plan
-        self._repeats[cell.name] += 1
-        if self._repeats[cell.name] >= REPEATS_IN_A_ROW:
-            self.exhausted.add(cell.name)
+        self._count_repeat(cell.name)
         now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
         self.store.append(
             "events", key_of(plan.trial_id, REPEAT, now), [event(plan.trial_id, REPEAT, evidence, at=now)]
@@ -208,6 +211,28 @@ class Sweep:
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
         return None
+
+    def _count_repeat(self, cell: str) -> None:
+        self._repeats[cell] += 1
+        if self._repeats[cell] >= REPEATS_IN_A_ROW:
+            self.exhausted.add(cell)
+
+    def _refuse_other_data(self) -> None:
+        """Raises UserError where trials on record saw other data than those at hand."""
+        for record in self.records.values():
+            plan, sizes = record.plan, self.sizes.get(record.plan.cell)
+            if sizes is not None and plan.fingerprint != sizes.fingerprint:
+                raise UserError(
+                    f"{self.store.root}: the data of {plan.cell} have changed since trial {plan.trial_id} was trained "
+                    f"(fingerprint {sizes.fingerprint[:12]}, was {plan.fingerprint[:12]}): give the sweep another name"
+                )
+
+    def _write_missing_rows(self) -> None:
+        """The rows of trials that were over when an earlier driver died before it had written them."""
+        written = self.store.keys("trials")
+        for record in self.records.values():
+            if self.state(record) in ("completed", "pruned", "failed") and record.plan.trial_id not in written:
+                self.write_row(record)
 
     def _record_ask(self, plan: Plan, asked: Asked) -> None:
         record = Record(plan, asked, datetime.now(UTC))
@@ -267,6 +292,7 @@ class Sweep:
         """Of an ended trial: what is known without an evaluation, `seconds` of training and `parameters` among them."""
         said = dict(record.ended or {})
         extra = {"seconds": said["train_seconds"]} if "train_seconds" in said else {}
+        extra |= {"parameters": record.parameters} if record.parameters is not None else {}
         return {
             name: value
             for name, value in said.items()
@@ -279,8 +305,14 @@ class Sweep:
         asks = [(record.asked, record) for record in known.values()]
         asks += [(repeat.asked, known[repeat.trial_id]) for repeat in repeats if repeat.trial_id in known]
         for asked, record in sorted(asks, key=lambda pair: pair[0].number):
-            self.studies[record.plan.cell].rebuild(asked, self._outcome(record))
-            self._numbers.setdefault(record.plan.trial_id, []).append(asked.number)
+            plan = record.plan
+            self.studies[plan.cell].rebuild(asked, self._outcome(record))
+            numbers = self._numbers.setdefault(plan.trial_id, [])
+            if numbers:
+                self._count_repeat(plan.cell)
+            else:
+                self._repeats[plan.cell] = 0
+            numbers.append(asked.number)
         for record in known.values():
             for epoch, found in record.rungs.items():
                 if self.goals.are_known(found | self._facts(record)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import socket
 import time
@@ -63,6 +64,9 @@ class Trainer:
         self.rungs = rungs(self.training.epochs, rule.grace_epochs, rule.reduction_factor, self.defense.ready_epoch)
         self.history: list[Row] = rows_of(store.read_trial("epochs", plan.trial_id))
         self._told: set[int] = set()
+        events = store.read_trial("events", plan.trial_id)
+        noted = events.loc[events["kind"] == DEGENERATE_AT_RUNG, "evidence"]
+        self._degenerate: set[int] = {json.loads(text)["epoch"] for text in noted}
         self._epochs: Iterator[Epoch] | None = None
         self.epoch = checkpoints.newest(store.checkpoints, plan.trial_id) or 0
         self._state: Any = None
@@ -81,17 +85,18 @@ class Trainer:
         if self.epoch == 0 or self.epoch in self._done:
             self._train_to(next(rung for rung in self.rungs if rung > self.epoch))
         self._measure()
-        ended = event(self.plan.trial_id, TRAINING_ENDED, {"epoch": self.epoch})
+        parameters = self._facts["parameters"]
+        ended = event(self.plan.trial_id, TRAINING_ENDED, {"epoch": self.epoch, "parameters": parameters})
         started = event(self.plan.trial_id, TRAINING_STARTED, {"epoch": start}, at=began)
         self.store.append("events", key_of(self.plan.trial_id, "training", began), [started, ended])
         return self._tell()
 
     @property
     def checkpoint_epoch(self) -> int:
-        """The epoch whose model is the trial's: the best rung figure (the later on a tie), or the last."""
+        """The epoch whose model is the trial's: the best rung figure of a model that is not degenerate, or the last."""
         if self.training.keep == "last":
             return self.epoch
-        return max(self._done, key=lambda epoch: (self._done[epoch], epoch))
+        return max(self._done, key=lambda epoch: (epoch not in self._degenerate, self._done[epoch], epoch))
 
     def facts(self) -> dict[str, Any]:
         """What the trial's row says of its training."""
@@ -151,6 +156,7 @@ class Trainer:
             if measured.is_degenerate:
                 doubt = event(self.plan.trial_id, DEGENERATE_AT_RUNG, {"epoch": self.epoch})
                 self.store.append("events", f"{key}.degenerate", [doubt])
+                self._degenerate.add(self.epoch)
             self.store.append("attacks", key, measured.attacks)
         metrics = self._metrics(self.epoch)
         rows = [dict(row) for row in self._facts["rows"]]
@@ -161,9 +167,7 @@ class Trainer:
 
     def _tell(self) -> Reached:
         self._told.add(self.epoch)
-        events = self.store.read_trial("events", self.plan.trial_id)
-        noted = {str(text) for text in events.loc[events["kind"] == DEGENERATE_AT_RUNG, "evidence"]}
-        is_degenerate = f'{{"epoch": {self.epoch}}}' in noted
+        is_degenerate = self.epoch in self._degenerate
         return Reached(self.epoch, self._metrics(self.epoch), is_degenerate, self.epoch >= self.rungs[-1])
 
     def _metrics(self, epoch: int) -> dict[str, float]:

@@ -60,3 +60,9 @@ def test_a_cluster_without_nodes_is_refused() -> None:
 def test_whole_gpus_on_two_nodes() -> None:
     found = allocate(wanted(trial={"gpus": 1}, evaluator={"gpus": 1, "count": 1}), [Node(8, 2), Node(8, 1)])
     assert found.slots == 2
+
+
+def test_a_share_of_a_gpu_is_not_taken_from_two_of_them() -> None:
+    with pytest.raises(UserError, match="at most 1"):
+        allocate(wanted(trial={"gpus": 0.6}, evaluator={"gpus": 0.6, "count": 2}), [Node(16, 2)])
+    assert allocate(wanted(trial={"gpus": 0.6}, evaluator={"gpus": 0.4, "count": 1}), [Node(16, 2)]).slots == 2

@@ -109,7 +109,7 @@ def test_finalists_come_first_then_final_figures_then_rungs_then_failures(run: R
     assert board["stage"].to_list() == ["finalist", "search", "search", "search"]
 
 
-def test_figures_of_several_seeds_are_pooled_and_those_of_the_splits_stay_apart(run: Run) -> None:
+def test_seeds_are_averaged_over_the_same_images_and_figures_of_the_splits_stay_apart(run: Run) -> None:
     add(run, "a", 0.8, clean=0.95, rung_robust_accuracy=0.85, doubts=1)
     for seed, robust in ((1, 0.5), (2, 0.6), (3, 0.4)):
         add(run, "a", robust, clean=0.9, stage="finalist", seed=seed, doubts=1, severe_doubts=1)
@@ -117,8 +117,8 @@ def test_figures_of_several_seeds_are_pooled_and_those_of_the_splits_stay_apart(
     assert row["trial_id"] == "a.search.0"
     assert row["seeds"] == 3
     assert row["test_robust_accuracy"] == pytest.approx(0.5)
-    assert (row["test_robust_min"], row["test_robust_max"], row["test_n"]) == (0.4, 0.6, 300)
-    assert (row["test_ci_low"], row["test_ci_high"]) == pytest.approx(wilson_interval(150, 300))
+    assert (row["test_robust_min"], row["test_robust_max"], row["test_n"]) == (0.4, 0.6, 100)
+    assert (row["test_ci_low"], row["test_ci_high"]) == pytest.approx(wilson_interval(50, 100))
     assert (row["final_ci_low"], row["final_ci_high"]) == pytest.approx(wilson_interval(80, 100))
     assert (row["final_robust_accuracy"], row["rung_robust_accuracy"]) == (0.8, 0.85)
     assert (row["test_clean_accuracy"], row["final_clean_accuracy"]) == (pytest.approx(0.9), 0.95)

@@ -212,3 +212,43 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
     with pytest.raises(ValueError, match="not finite"):
         evaluate_robustness(Broken(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"], doubts="off")
+
+
+class Halved(Coin):
+    """Nearly always wrong on an attacked image, right three times in four on a clean one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_clean = (x.flatten(1) == 0.5).all(1, keepdim=True)
+        luck = self.draws.uniform(1) if self.draws is not None else torch.rand(len(x), 1)
+        gap = luck - torch.where(is_clean, 0.55, 0.98)
+        return torch.cat([gap, -gap], 1) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def test_examples_that_a_stochastic_model_mostly_misses_are_attacked_too() -> None:
+    images, labels = ramp_images(*[0.5] * 200), torch.zeros(200, dtype=torch.long)
+    found = evaluate_robustness(Halved(), images, labels, threat=LINF, attacks=["noise"], doubts="off")
+    assert found.clean_accuracy == pytest.approx(0.45, abs=0.04)
+    assert found.robust_accuracy < 0.06
+
+
+def test_half_of_the_predictions_for_one_of_two_classes_is_no_collapse() -> None:
+    images, labels = ramp_images(*[0.2] * 24, *[0.8] * 26), torch.tensor([0] * 25 + [1] * 25)
+    assert evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=["fgsm"]).doubts == []
+
+
+def test_images_and_labels_of_other_types_are_taken() -> None:
+    found = evaluate_robustness(Ramp(), IMAGES.double(), LABELS.int(), threat=LINF, attacks=["pgd"], doubts="off")
+    assert found.adversarials.dtype == torch.float64
+    assert found.robust_accuracy == pytest.approx(0.4)
+
+
+def test_example_ids_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="one per image"):
+        evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"], example_ids=torch.arange(3))
+
+
+def test_two_nameless_attacks_are_refused() -> None:
+    with pytest.raises(ValueError, match="two different"):
+        evaluate_robustness(
+            Ramp(), IMAGES, LABELS, threat=LINF, attacks=[lambda m, x, y, t, d: x, lambda m, x, y, t, d: x + 0]
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.fronts import crowding_distance, front_order, non_dominated_rank
+from orchestrator.fronts import crowding_distance, front_order, non_dominated_rank, spread
 
 
 def peeled(values: np.ndarray) -> list[int]:
@@ -57,3 +57,25 @@ def test_order_by_one_objective_is_its_order_and_equals_stay_as_given() -> None:
 def test_order_does_not_depend_on_scale() -> None:
     values = np.random.default_rng(0).random((60, 3))
     assert front_order(values).tolist() == front_order(values * [1e-3, 7, 1e4] + 5).tolist()
+
+
+def test_the_spread_begins_at_the_knee_not_at_an_extreme() -> None:
+    values = np.array([[0.05, 0.99], [0.60, 0.97], [0.65, 0.90]])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        assert order[spread(values[order], 1)[0]] == 1
+
+
+def test_the_spread_of_one_objective_is_its_order() -> None:
+    assert spread(np.array([[0.2], [0.9], [0.5], [0.9]]), 3) == [1, 3, 2]
+
+
+def test_the_spread_takes_a_whole_front_before_the_next() -> None:
+    values = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5], [0.4, 0.4], [0.0, 0.0]])
+    chosen = spread(values, 5)
+    assert set(chosen[:3]) == {0, 1, 2}
+    assert chosen[3:] == [3, 4]
+    assert spread(values[:0], 3) == []
+
+
+def test_the_spread_ranks_what_is_not_known_last() -> None:
+    assert spread(np.array([[np.nan, np.nan], [0.1, 0.1]]), 2) == [1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from inline import SYNTHETIC, Inline
 
 from orchestrator.errors import UserError
+from orchestrator.sweep import Sweep
 
 FIGURES = ["trial_id", "status", "stage", "clean_accuracy", "robust_accuracy", "robust_area", "rung_robust_accuracy"]
 
@@ -160,3 +162,64 @@ def test_a_setting_that_cells_type_differently_is_a_column_of_text(tmp_path: Pat
     trials = Inline(tmp_path / "tiny", spec).run().store.read("trials")
     assert len(trials) == 2
     assert set(trials["status"]) <= {"completed", "pruned"}
+
+
+def lacking_rows(run: Inline) -> Inline:
+    """The run as a driver leaves it that dies before it writes a row of `trials`."""
+    for row in list(run.store.keys("trials")):
+        run.store.part("trials", row).unlink()
+    return Inline(run.store.root)
+
+
+def test_rows_that_a_killed_driver_did_not_write_are_written_by_the_next(tmp_path: Path) -> None:
+    run = Inline(tmp_path / "tiny", changed(search={"trials": 2})).run()
+    before = figures(run)
+    again = lacking_rows(run)
+    pd.testing.assert_frame_equal(figures(again), before)
+
+
+def test_cells_that_share_a_configuration_each_have_a_trial_of_their_own(tmp_path: Path) -> None:
+    spec = changed(
+        search={"trials": 2}, evaluation={"test": {"finalists": 0}}, training={"lr": 0.05, "weight_decay": 0.0}
+    )
+    spec["matrix"] = {"defense": [{"name": "standard"}, {"name": "standard"}]}
+    run = Inline(tmp_path / "tiny", spec).run()
+    trials = run.store.read("trials")
+    assert trials["trial_id"].is_unique
+    assert trials.groupby("cell").size().to_dict() == {"defense=standard": 1, "defense=standard.2": 1}
+    again = Inline(tmp_path / "tiny", spec)
+    assert {name: study.asks for name, study in again.sweep.studies.items()} == {
+        name: study.asks for name, study in run.sweep.studies.items()
+    }
+
+
+def test_a_search_that_tried_everything_is_over_for_the_next_driver_too(tmp_path: Path) -> None:
+    spec = changed(
+        search={"trials": 30, "sampler": "random"}, training={"lr": {"choice": [0.05, 0.1]}, "weight_decay": 0.0}
+    )
+    run = Inline(tmp_path / "tiny", spec).run()
+    repeats = (run.store.read("events")["kind"] == "repeat").sum()
+    again = Inline(tmp_path / "tiny", spec)
+    assert again.sweep.is_searched
+    assert (again.run().store.read("events")["kind"] == "repeat").sum() == repeats
+
+
+def test_figures_measured_otherwise_are_not_mixed_into_a_sweep(finished: Inline) -> None:
+    final = {"examples": 20, "attacks": [{"name": "pgd", "steps": 20}]}
+    spec = changed(evaluation={"final": final})
+    with pytest.raises(UserError, match=r"evaluation\.final"):
+        Inline(finished.store.root, spec)
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    run = Inline(tmp_path / "tiny", changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}})).run()
+    sizes = {name: replace(size, fingerprint="other/data") for name, size in run.sweep.sizes.items()}
+    with pytest.raises(UserError, match="have changed"):
+        Sweep(run.spec, run.store, sizes)
+
+
+def test_a_lost_provenance_is_written_again(tmp_path: Path) -> None:
+    run = Inline(tmp_path / "tiny", changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}}))
+    (run.store.root / "provenance.json").unlink()
+    assert Inline(run.store.root, changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}})).run()
+    assert run.store.read("trials")["code_version"].notna().all()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from orchestrator.errors import UserError
 from orchestrator.spec import ResourcesSpec
 
+SLACK = 1e-9  # shares such as 0.1 do not add up to the bit
+
 
 @dataclass(frozen=True)
 class Node:
@@ -105,20 +107,38 @@ def _fits(trial: Bundle, evaluator: Bundle, evaluators: int, nodes: Sequence[Nod
     free = sorted(nodes, key=lambda node: (node.gpus, node.cpus))
     trials, left = 0, evaluators
     for node in free:
-        placed = min(left, _count(node, evaluator))
-        left -= placed
-        trials += _count(Node(node.cpus - placed * evaluator.cpus, node.gpus - placed * evaluator.gpus), trial)
+        room = _Room(node)
+        while left and room.take(evaluator):
+            left -= 1
+        while room.take(trial):
+            trials += 1
     return trials if left == 0 else -1
 
 
-def _count(node: Node, bundle: Bundle) -> int:
-    """How many bundles fit on a node."""
-    limits = [
-        math.floor(have / need + 1e-9)
-        for have, need in ((node.cpus, bundle.cpus), (node.gpus, bundle.gpus))
-        if need > 0
-    ]
-    return max(0, min(limits)) if limits else 1_000
+class _Room:
+    """What is free on a node, GPU by GPU: a share of a GPU cannot be taken from two of them."""
+
+    def __init__(self, node: Node) -> None:
+        self.cpus = node.cpus
+        self.gpus = [1.0] * math.floor(node.gpus + SLACK)
+
+    def take(self, bundle: Bundle) -> bool:
+        """Place a bundle if it fits; a share goes to the fullest GPU that has room for it."""
+        if bundle.cpus > self.cpus + SLACK:
+            return False
+        if bundle.gpus > 1:
+            whole = [place for place, free in enumerate(self.gpus) if free > 1 - SLACK]
+            if len(whole) < bundle.gpus:
+                return False
+            for place in whole[: int(bundle.gpus)]:
+                self.gpus[place] = 0.0
+        elif bundle.gpus > 0:
+            fitting = [place for place, free in enumerate(self.gpus) if free + SLACK >= bundle.gpus]
+            if not fitting:
+                return False
+            self.gpus[min(fitting, key=lambda place: self.gpus[place])] -= bundle.gpus
+        self.cpus -= bundle.cpus
+        return True
 
 
 def _describe(nodes: Sequence[Node]) -> str:

@@ -13,7 +13,7 @@ from orchestrator.lifecycle import RETRY, event, key_of
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.records import Record
-from orchestrator.sweep import Sweep
+from orchestrator.sweep import REPEATS_IN_A_ROW, Sweep
 from orchestrator.training import Reached
 
 WORKER_DEATHS = 3  # how often a trial's worker may die before the trial has failed
@@ -92,13 +92,23 @@ class Desk:
         """A trial's worker went without a report for too long and was ended; Tune starts the trial again."""
         self._record_retry(plan, f"{HUNG} {seconds:g} s")
 
+    def died(self, plan: Plan, times: int) -> None:
+        """A trial's worker died, and another has taken up the trial."""
+        self._record_retry(
+            plan, f"its worker died ({times} of at most {WORKER_DEATHS} times); it goes on from its checkpoint"
+        )
+
     def _record_retry(self, plan: Plan, why: str) -> None:
         row = event(plan.trial_id, RETRY, why)
         self.sweep.store.append("events", key_of(plan.trial_id, RETRY, row["at"]), [row])
 
     def _choose(self) -> Plan | None:
         if self.stage == "search":
-            return self.sweep.next_trial()
+            before = set(self.sweep.exhausted)
+            plan = self.sweep.next_trial()
+            for cell in sorted(self.sweep.exhausted - before):
+                self.progress.line(f"the search in {cell} is over: {REPEATS_IN_A_ROW} known configurations in a row")
+            return plan
         return self._finalists.popleft() if self._finalists else None
 
     def _take(self, verdict: Verdict) -> None:
@@ -118,7 +128,7 @@ class Desk:
         self.progress.line(f"{self.stage} {done}/{self._total()}  {describe(record, state)}")
 
     def _update(self) -> None:
-        best = [found[0] for cell in self.sweep.cells if (found := self.sweep.best(cell))]
+        best = [found[0] for cell in self.sweep.cells if (found := self.sweep.best(cell, 1))]
         self.progress.update(self._counts(), "; ".join(describe(record, "completed") for record in best))
 
     def _counts(self) -> dict[str, int]:

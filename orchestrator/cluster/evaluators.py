@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.cluster.allocation import Bundle
 from orchestrator.judging import Assignment, Evaluator
@@ -122,7 +122,7 @@ class EvaluatorPool:
         try:
             ray.get(reference)
             self._free.append(actor)
-        except RayActorError:
+        except RayError:
             self._await(actor)
 
     def _end_silent(self) -> None:
@@ -143,7 +143,7 @@ class EvaluatorPool:
         except RayTaskError as error:
             self._free.append(job.actor)
             return Verdict(job.assignment, None, str(error), tuple(job.deaths))
-        except RayActorError as error:
+        except RayError as error:  # the actor, its node, or an object it needed is gone
             self._await(job.actor)
             was_silent = job.since == float("inf")
             job.deaths.append(f"no answer in {self.time_limit:g} s" if was_silent else f"its evaluator died: {error}")

@@ -20,6 +20,7 @@ from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
 from orchestrator.driver_lock import driving
+from orchestrator.errors import UserError
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run
@@ -40,7 +41,7 @@ def run_sweep(
     `time_budget` in seconds: after it no new trial is begun and no finalist stage. Raises UserError where the spec does
     not fit the run directory or the cluster, KeyboardInterrupt where the user ends it (finished work is kept).
     """
-    root.mkdir(parents=True, exist_ok=True)
+    _make(root)
     deadline = time.monotonic() + time_budget
     with driving(root):
         store = open_run(spec, root)
@@ -55,6 +56,13 @@ def run_sweep(
                 progress.line(remark)
             with progress:
                 _run_stages(sweep, by_cell, allocation, progress, deadline)
+
+
+def _make(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--store: cannot make the run directory {root}: {error.strerror}") from None
 
 
 def describe(allocation: Allocation) -> str:

@@ -68,6 +68,7 @@ class DeskCallback(Callback):
     def __init__(self, desk: Desk, plans: dict[str, Plan], time_limit: float) -> None:
         self._desk, self._plans, self._time_limit = desk, plans, time_limit
         self._heard: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self._desk.poll()
@@ -81,6 +82,9 @@ class DeskCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._heard[trial.trial_id] = time.monotonic()
+        if trial.num_failures > self._failures.get(trial.trial_id, 0):
+            self._failures[trial.trial_id] = trial.num_failures
+            self._desk.died(self._plans[trial.trial_id], trial.num_failures)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
