@@ -48,6 +48,7 @@ def trial_row(
         "rung_robust_accuracy": _rung_accuracy(attacks[attacks["epoch"] == epoch], eps),
         **_counts(attacks, events),
         **_course(events, ended),
+        "train_seconds": ended.get("train_seconds", float(epochs["seconds"].sum())),
         "revision": int(attacks.loc[attacks["evaluation"] != RUNG, "evaluation"].nunique()),
     }
 
