@@ -26,6 +26,7 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 
 test parity: export RAY_USAGE_STATS_ENABLED = 0
+test parity: export OMP_NUM_THREADS = 1
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
