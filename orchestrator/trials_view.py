@@ -109,7 +109,7 @@ def _course(events: pd.DataFrame, ended: Mapping[str, Any]) -> dict[str, Any]:
     over = events.loc[events["kind"].isin([TRAINING_ENDED, EVALUATION_ENDED, ENDED]), "at"]
     return {
         **{name: ended.get(name) for name in _TOLD},
-        "started_at": _time(ended.get("started_at", started.min())),
+        "started_at": _time(started.min() if len(started) else ended.get("started_at")),
         "finished_at": _time(over.max()),
         "code_version": None,
         "spec_hash": None,
