@@ -112,9 +112,10 @@ class Run:
         from defenses import DEFENSES
         from orchestrator import checkpoints
         from orchestrator.build import make
+        from orchestrator.files import open_files
 
         row = self._row(trial_id)
-        state, _ = checkpoints.load(self.store.checkpoints / row["checkpoint"])
+        state, _ = checkpoints.load(open_files(self.root), row["checkpoint"])
         defense = make(DEFENSES, row["config"]["defense"])
         model: nn.Module = defense.deployed(state)
         model.surface = defense.surface()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator import checkpoints
+from orchestrator.files import open_files
 from orchestrator.lifecycle import EVALUATION_ENDED, EVALUATION_STARTED, event, key_of
 from orchestrator.measuring import Measurement, figures, measure
 from orchestrator.plan import Plan
@@ -43,7 +44,8 @@ class Evaluator:
         if not self.store.has("attacks", assignment.id):
             began = datetime.now(UTC)
             defense = plan.make_defense()
-            state, _ = checkpoints.load(self.store.checkpoints / checkpoints.name_of(plan.trial_id, assignment.epoch))
+            files, name = open_files(self.store.root), checkpoints.name_of(plan.trial_id, assignment.epoch)
+            state, _ = checkpoints.load(files, name)
             model, surface = defense.deployed(state), defense.surface()
             measured = measure(model, surface, split, plan, assignment.epoch, what, self.device)
             evidence = {"evaluation": what.evaluation}

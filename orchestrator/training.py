@@ -16,6 +16,7 @@ import torch
 from defenses import Data, Epoch
 from orchestrator import checkpoints
 from orchestrator.asha import rungs
+from orchestrator.files import open_files
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, TRAINING_ENDED, TRAINING_STARTED, event, key_of
 from orchestrator.measuring import Measurement, Row, figures, measure
 from orchestrator.plan import Plan
@@ -68,7 +69,8 @@ class Trainer:
         noted = events.loc[events["kind"] == DEGENERATE_AT_RUNG, "evidence"]
         self._degenerate: set[int] = {json.loads(text)["epoch"] for text in noted}
         self._epochs: Iterator[Epoch] | None = None
-        self.epoch = checkpoints.newest(store.checkpoints, plan.trial_id) or 0
+        self.files = open_files(store.root)
+        self.epoch = checkpoints.newest(self.files, plan.trial_id) or 0
         self._state: Any = None
         self._facts: dict[str, Any] = {}
         if self.epoch:
@@ -137,7 +139,7 @@ class Trainer:
         model = self.defense.deployed(self._state)
         parameters = sum(tensor.numel() for tensor in model.parameters())
         self._facts = {"plan": self.plan.to_json(), "parameters": parameters, "rows": rows}
-        checkpoints.save(self.store.checkpoints, self.plan.trial_id, self.epoch, self._state, self._facts)
+        checkpoints.save(self.files, self.plan.trial_id, self.epoch, self._state, self._facts)
 
     def _measure(self) -> None:
         """Measure the newest checkpoint, unless its figures are on record, and record the rung."""
@@ -163,7 +165,7 @@ class Trainer:
         rows[-1] |= {name: metrics[name] for name in ("clean_accuracy", "robust_accuracy")}
         self.store.append("epochs", key, rows)
         self.history += rows
-        checkpoints.prune(self.store.checkpoints, self.plan.trial_id, keep={self.epoch, self.checkpoint_epoch})
+        checkpoints.prune(self.files, self.plan.trial_id, keep={self.epoch, self.checkpoint_epoch})
 
     def _tell(self) -> Reached:
         self._told.add(self.epoch)
@@ -180,7 +182,7 @@ class Trainer:
         }
 
     def _load(self, epoch: int) -> tuple[Any, dict[str, Any]]:
-        return checkpoints.load(self.store.checkpoints / checkpoints.name_of(self.plan.trial_id, epoch))
+        return checkpoints.load(self.files, checkpoints.name_of(self.plan.trial_id, epoch))
 
     def _fit(self) -> Iterator[Epoch]:
         train = self.data.train

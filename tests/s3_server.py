@@ -1,4 +1,4 @@
-"""An S3 server on loopback, made of moto, for tests of the store: `with serving() as server: open_files(server.uri())`."""
+"""An S3 server on loopback, made of moto: `with serving() as server: open_files(server.uri())`."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from orchestrator import checkpoints
 from orchestrator.analysis import Run, load
 from orchestrator.build import normalised
 from orchestrator.errors import UserError
+from orchestrator.files import open_files
 from orchestrator.leaderboard import leaderboard
 from orchestrator.lifecycle import ENDED, event
 from orchestrator.schemas import TABLES
@@ -248,7 +249,7 @@ def test_the_model_of_a_trial_is_the_one_that_was_trained(run: Run) -> None:
     blocks = {"network": normalised(NETWORKS, "mlp"), "defense": normalised(DEFENSES, "standard")}
     defense = DEFENSES["standard"]()
     (epoch,) = defense.fit(NETWORKS["mlp"](), data, Training(epochs=1), Draws(0, torch.arange(20)))
-    checkpoints.save(run.store.checkpoints, "a.search.0", 1, epoch.state, {})
+    checkpoints.save(open_files(run.root), "a.search.0", 1, epoch.state, {})
     trial_id = add(run, "a", checkpoint=checkpoints.name_of("a.search.0", 1))
     ask(run, trial_id, **blocks)
     x = images.float() / 255
