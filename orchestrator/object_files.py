@@ -14,6 +14,7 @@ from pyarrow.lib import ArrowInvalid
 from orchestrator.claims import create_once
 from orchestrator.errors import UserError
 from orchestrator.files import checked_name
+from orchestrator.provenance import masked
 from orchestrator.store_place import is_uri
 
 TORN_READS = 100  # a file that is replaced under each of so many readings is not one of ours
@@ -106,7 +107,7 @@ def refuse_missing_bucket(files: ObjectFiles) -> None:
     try:
         is_there = files.is_there()
     except (OSError, ArrowInvalid) as error:
-        raise UserError(f"store: {files.root} cannot be reached: {error}") from None
+        raise UserError(f"store: {files.root} cannot be reached: {masked(str(error))}") from None
     if not is_there:
         raise UserError(f"store: the bucket of {files.root} is not there: make it first")
 

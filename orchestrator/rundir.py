@@ -10,17 +10,22 @@ from orchestrator.errors import UserError
 from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
 from orchestrator.store import Store
+from orchestrator.store_place import below, is_uri, refuse_bad_uri
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
 
 
-def run_root(spec: Spec, store: str | Path | None) -> Path:
-    """The absolute run directory, `<store>/<sweep name>`; `store` overrides the spec's."""
-    place = str(store if store is not None else spec.store)
-    if "://" in place:
-        raise UserError(f"store: must be a path, got {place!r}: object stores are not there yet")
-    return (Path(store if store is not None else spec.store).expanduser() / spec.name).absolute()
+def run_root(spec: Spec, store: str | Path | None) -> str | Path:
+    """Where a run is kept, `<store>/<sweep name>`, as `open_files` takes it: an absolute path, or a URI.
+
+    `store` overrides the spec's. Raises UserError for a URI that is none or holds a secret, without repeating it.
+    """
+    place = store if store is not None else spec.store
+    if is_uri(place):
+        refuse_bad_uri(str(place))
+        return below(str(place), spec.name)
+    return (Path(place).expanduser() / spec.name).absolute()
 
 
 def open_run(spec: Spec, root: Path) -> Store:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.errors import UserError
@@ -18,7 +17,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _PATH = re.compile(r"(?:/[A-Za-z0-9_=@+,-][A-Za-z0-9_.=@+,-]*)*/?")
 
 
-def is_uri(place: str | Path) -> bool:
+def is_uri(place: object) -> bool:
     """Whether a place is a URI and not a path."""
     return isinstance(place, str) and "://" in place
 
@@ -54,9 +53,10 @@ def what_is_wrong(place: str) -> str | None:
     for key, value in settings:
         if key not in QUERIES[scheme]:
             known = ", ".join(QUERIES[scheme])
-            return f"must hold no other settings than {known}, got {_plain(key)}; credentials belong in {SECRETS}"
+            seen = _plain(key) if value else "one without a value"
+            return f"must hold no other settings than {known}, got {seen}; credentials belong in {SECRETS}"
         if "@" in value:
-            return f"{key} must hold no user name or password; credentials belong in {SECRETS}"
+            return f"must hold no user name or password in {key}; credentials belong in {SECRETS}"
     if not _BUCKET.fullmatch(bucket):
         return f"must name a bucket of 3 to 222 of a-z 0-9 . _ -, got {bucket[:80]!r}"
     if not _PATH.fullmatch(found.path):

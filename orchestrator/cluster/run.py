@@ -21,6 +21,7 @@ from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
 from orchestrator.driver_lock import driving
 from orchestrator.errors import UserError
+from orchestrator.files import open_files
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run
@@ -43,7 +44,7 @@ def run_sweep(
     """
     _make(root)
     deadline = time.monotonic() + time_budget
-    with driving(root):
+    with driving(open_files(root)):
         store = open_run(spec, root)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
