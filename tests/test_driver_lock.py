@@ -12,18 +12,27 @@ from pathlib import Path
 import pytest
 import s3_server
 
+from orchestrator import lease
 from orchestrator.driver_lock import NAME, driving
 from orchestrator.errors import UserError
 from orchestrator.files import Files, open_files
 
 HOLD = """
 import sys, time
+from orchestrator import lease
 from orchestrator.driver_lock import driving
 from orchestrator.files import open_files
+lease.RENEW = 0.1
 with driving(open_files(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+@pytest.fixture(autouse=True)
+def signs_of_life_are_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW", 0.1)
+    monkeypatch.setattr(lease, "WATCH", 0.1)
 
 
 @pytest.fixture(scope="module")
