@@ -76,8 +76,7 @@ def prune(files: Files, trial_id: str, keep: set[int]) -> None:
     For the one process that trains this trial: another one that is writing there would lose its file.
     """
     kept = {f"{epoch:05d}{suffix}" for epoch in keep for suffix in (SUFFIX, COMMIT)}
-    found = files.names(_directory(trial_id))
-    for name in sorted(found, key=lambda name: name.endswith(SUFFIX)):  # the commits before their tensors
+    for name in files.names(_directory(trial_id)):
         if name not in kept:
             files.delete(f"{_directory(trial_id)}/{name}")
 

@@ -52,8 +52,7 @@ class Lease:
     def renew(self) -> None:
         """Give a sign of life, unless the hold is lost. Raises OSError where the store is out of reach."""
         with self._turn:
-            newest = _newest(self.files, self.directory)
-            if self._is_lost or newest != self.number:
+            if _newest(self.files, self.directory) != self.number:
                 self._is_lost = True
                 return
             self.files.replace(self.name, self.content())

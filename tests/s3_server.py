@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 from pyarrow.fs import S3FileSystem
@@ -21,8 +22,11 @@ ENVIRONMENT = {  # a key that opens nothing, and no question to the cloud who th
 
 @dataclass
 class Server:
-    port: int
+    """What is stored outlives `stop` and `start`."""
+
+    port: int = 0
     requests: list[str] = field(default_factory=list)  # the request lines so far
+    _running: Any = None
 
     @property
     def query(self) -> str:
@@ -38,23 +42,33 @@ class Server:
             allow_bucket_creation=True, allow_bucket_deletion=True,
         )  # fmt: skip
 
+    def start(self, port: int = 0) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._running = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        self._running.start()
+        self.port = int(self._running.get_host_and_port()[1])
+
+    def stop(self) -> None:
+        self._running.stop()
+
 
 @contextmanager
-def serving(port: int = 0) -> Iterator[Server]:
+def serving() -> Iterator[Server]:
     """A server with one empty bucket; the environment holds a key for it, also for child processes."""
-    from moto.server import ThreadedMotoServer
+    from moto.s3.models import s3_backends
     from werkzeug.serving import WSGIRequestHandler
 
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server = Server()
 
     def note(handler: WSGIRequestHandler, *_: object) -> None:
         server.requests.append(handler.requestline.removesuffix(" HTTP/1.1"))
 
     with mock.patch.dict(os.environ, ENVIRONMENT), mock.patch.object(WSGIRequestHandler, "log_request", note):
-        running.start()
+        server.start()
         try:
-            server = Server(int(running.get_host_and_port()[1]))
+            s3_backends.reset()
             server.client().create_dir(BUCKET)
             yield server
         finally:
-            running.stop()
+            server.stop()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,28 @@ def test_a_writer_killed_while_it_replaces_leaves_the_old_file_or_the_new_one(fi
         assert not is_over or content == NEW
     assert seen.count(OLD) >= 3
     assert seen[-1] == NEW
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes: what a full disk does, in the middle of a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_halfway_through_a_file_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    files = open_files(tmp_path)
+    files.replace("a", OLD)
+    for put in (files.replace, files.create):
+        for name in ("a", "b"):
+            with at_most(len(NEW) // 2), pytest.raises(OSError, match="File too large"):
+                put(name, NEW)
+    assert files.read("a") == OLD
+    assert files.names("") == ["a"]
 
 
 def test_a_writer_killed_while_it_creates_leaves_a_whole_file_or_none_and_the_next_one_need_not_wait(

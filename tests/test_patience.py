@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_server
 
 from orchestrator.files import Files, open_files
 from orchestrator.patience import FIRST_PAUSE, LONGEST_PAUSE, PASSING, Patient, StoreLost
@@ -157,6 +158,40 @@ def test_a_root_that_stays_away_is_lost_and_not_made_anew(disk: Files, tmp_path:
     with pytest.raises(StoreLost, match="could not"):
         CALLS[call](patient(disk, Time()))
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("call", ["read", "create", "exists", "names"])
+def test_a_bucket_that_is_gone_is_waited_for_and_never_taken_for_an_empty_one(call: str) -> None:
+    with s3_server.serving() as server:
+        client, files = server.client(), open_files(server.uri("sweep"))
+        files.replace("d/there", b"there")
+        client.delete_dir(s3_server.BUCKET)
+
+        def back() -> None:
+            client.create_dir(s3_server.BUCKET)
+            files.replace("d/there", b"there")
+
+        time = Time(at={60.0: back})
+        expected = {"read": b"there", "create": True, "exists": True, "names": ["there"]}[call]
+        assert CALLS[call](patient(files, time)) == expected
+        assert 60 <= time.now < 80
+        client.delete_dir(s3_server.BUCKET)
+        with pytest.raises(StoreLost, match=r"could not .* in 150 s .*(bucket is gone|NO_SUCH_BUCKET|not exist)"):
+            CALLS[call](patient(files, time))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("call", ["read", "replace", "create", "exists", "names", "delete"])
+def test_a_server_that_is_down_for_a_while_is_waited_for(call: str) -> None:
+    with s3_server.serving() as server:
+        files = open_files(server.uri("sweep"))
+        files.replace("d/there", b"there")
+        port, before = server.port, CALLS[call](files)
+        files.replace("d/there", b"there")
+        files.delete("d/new")
+        server.stop()
+        time = Time(at={0.1: lambda: server.start(port)})
+        assert CALLS[call](patient(files, time)) == before
 
 
 def test_what_is_missing_as_the_root_comes_back_is_asked_for_again(disk: Files) -> None:
