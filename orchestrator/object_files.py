@@ -122,17 +122,23 @@ def _connected(uri: str) -> tuple[FileSystem, str]:
 
 
 def _uninterrupted(work: Callable[[], None]) -> None:
-    """Do the work where no signal handler runs: an upload interrupted before its bytes would leave an empty file."""
+    """Do the work where no signal handler runs: an upload interrupted before its bytes would leave an empty file.
+
+    An interrupt while it is waited for lets it go on to its end. (A `join` that is interrupted takes the thread for
+    ended, and then nobody waits for it when the process ends.)
+    """
     raised: list[BaseException] = []
+    over = threading.Event()
 
     def run() -> None:
         try:
             work()
         except BaseException as error:
             raised.append(error)
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=run, name="upload")
-    thread.start()
-    thread.join()
+    threading.Thread(target=run, name="upload").start()
+    over.wait()
     if raised:
         raise raised[0]
