@@ -50,7 +50,7 @@ def create_once(
         try:
             while is_first:
                 others = _others(files, kind, mine)
-                if not others and clock() - began < PROMPT:
+                if not others:
                     if files.exists(name):
                         return False
                     if clock() - began < PROMPT:

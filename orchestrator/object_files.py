@@ -76,9 +76,18 @@ class ObjectFiles:
         return sorted(self.changed(directory))
 
     def changed(self, directory: str) -> dict[str, float]:
-        """When each file in a directory was written, in seconds by the store's clock; directories are of time 0."""
-        selector = FileSelector(self.path(directory), allow_not_found=True)
-        return {found.base_name: (found.mtime_ns or 0) / 1e9 for found in self.filesystem().get_file_info(selector)}
+        """When each file in a directory was written, in seconds by the store's clock; directories are of time 0.
+
+        A listing of Google's store reads everything below and leaves directories out, so they are told from what lies
+        in them.
+        """
+        path = self.path(directory)
+        selector = FileSelector(path, allow_not_found=True, recursive=self.root.startswith("gs://"))
+        found: dict[str, float] = {}
+        for entry in self.filesystem().get_file_info(selector):
+            name, below, _ = entry.path.removeprefix(path).strip("/").partition("/")
+            found[name] = 0.0 if below else (entry.mtime_ns or 0) / 1e9
+        return found
 
     def delete(self, name: str) -> None:
         try:
