@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.errors import UserError
@@ -18,8 +19,9 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9_=@+,-][A-Za-z0-9_.=@+,-]*)*/?")
 
 
 def is_uri(place: object) -> bool:
-    """Whether a place is a URI and not a path."""
-    return isinstance(place, str) and "://" in place
+    """Whether a place is a URI and not a path, also one that has lost a slash, as it does in a Path."""
+    text = str(place) if isinstance(place, str | Path) else ""
+    return "://" in text or text.lower().startswith(tuple(f"{scheme}:" for scheme in QUERIES))
 
 
 def below(place: str, name: str) -> str:
@@ -36,7 +38,9 @@ def refuse_bad_uri(place: str) -> None:
 
 def what_is_wrong(place: str) -> str | None:
     """What is wrong with the URI of a store, without repeating what may be secret; None where nothing is."""
-    scheme = place.partition("://")[0].lower()
+    scheme = place.partition(":")[0].lower()
+    if scheme in QUERIES and not place[len(scheme) :].startswith("://"):
+        return f"must be {scheme}://BUCKET/PATH with two slashes (given as text: a Path drops one), got fewer"
     if scheme not in QUERIES:
         known = ", ".join(f"{name}://BUCKET/..." for name in QUERIES)
         return f"must be a path or one of {known}, got {_plain(scheme)}://..."

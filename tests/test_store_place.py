@@ -128,6 +128,13 @@ def test_a_plain_uri_is_a_store(place: str) -> None:
     assert load_spec(SWEEP, [f"store={place!r}"]).store == place
 
 
+@pytest.mark.parametrize("place", [Path("s3://bucket/results"), "gs:/bucket/results", "s3:bucket"])
+def test_a_uri_that_lost_a_slash_is_not_taken_for_a_directory(place: str | Path) -> None:
+    for refuse in (open_files, lambda place: run_root(spec(), place)):
+        with pytest.raises(UserError, match="with two slashes"):
+            refuse(place)
+
+
 def test_a_run_lies_below_its_store_and_the_query_stays_at_the_end() -> None:
     assert run_root(spec(), "s3://bucket/a/?region=eu") == "s3://bucket/a/quickstart?region=eu"
     assert run_root(spec(), "gs://bucket") == "gs://bucket/quickstart"
