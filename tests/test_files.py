@@ -197,7 +197,8 @@ def test_a_store_out_of_reach_is_named_without_what_may_be_secret(
         raise OSError("GET https://key:hunter2@host/ failed")
 
     monkeypatch.setattr(ObjectFiles, "is_there", fail)
-    with pytest.raises(UserError, match=r"s3://bucket/results.* cannot be reached: GET https://\*\*\*@") as told:
+    says = r"store: s3://bucket/results.* cannot be reached: GET https://\*\*\*@host"
+    with pytest.raises(UserError, match=says) as told:
         open_files(server.uri())
     assert "hunter" not in str(told.value)
 
