@@ -139,9 +139,9 @@ def test_a_run_lies_below_its_store_and_the_query_stays_at_the_end() -> None:
     assert run_root(spec(), "s3://bucket/a/?region=eu") == "s3://bucket/a/quickstart?region=eu"
     assert run_root(spec(), "gs://bucket") == "gs://bucket/quickstart"
     assert below("s3://bucket/a", "b") == "s3://bucket/a/b"
-    assert run_root(spec(), "results") == Path("results/quickstart").absolute()
-    assert run_root(spec(), Path("~/x")) == Path.home() / "x" / "quickstart"
-    assert run_root(spec(), None) == Path("results/quickstart").absolute()
+    assert Path(run_root(spec(), "results")) == Path("results/quickstart").absolute()
+    assert Path(run_root(spec(), Path("~/x"))) == Path.home() / "x" / "quickstart"
+    assert Path(run_root(spec(), None)) == Path("results/quickstart").absolute()
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".", ".x", "a\\b", "s3://b", "a?b", "a#b", "a b", "a\n"])
