@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from orchestrator import durable
+from orchestrator.files import Files
 from orchestrator.store import checked_key
 
 State: TypeAlias = dict[str, Any]  # Tensor or JSON value, by dotted name
@@ -33,11 +34,12 @@ def name_of(trial_id: str, epoch: int) -> str:
     return f"{checked_key(trial_id)}/{epoch:05d}{SUFFIX}"
 
 
-def save(directory: Path, trial_id: str, epoch: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
+def save(files: Files, trial_id: str, epoch: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
     """Write a checkpoint, in the place of one of the same epoch, and give its path.
 
     `facts` are JSON values that are handed back by `load`. Raises TypeError for what is neither tensor nor JSON.
     """
+    directory = Path(files.path("checkpoints"))
     path = directory / name_of(trial_id, epoch)
     tensors = _unshared({name: value for name, value in state.items() if isinstance(value, Tensor)})
     content = safetensors.torch.save(tensors)
@@ -52,28 +54,31 @@ def save(directory: Path, trial_id: str, epoch: int, state: Mapping[str, Any], f
     return path
 
 
-def load(path: Path) -> tuple[State, dict[str, Any]]:
+def load(files: Files, name: str) -> tuple[State, dict[str, Any]]:
     """The state, its tensors on the CPU, and the facts of the checkpoint at `path`. Raises CheckpointError."""
+    path = Path(files.path("checkpoints"), name)
     content, commit = _read(path)
     tensors = safetensors.torch.load(content)
     return {**tensors, **commit["values"]}, commit["facts"]
 
 
-def newest(directory: Path, trial_id: str) -> int | None:
+def newest(files: Files, trial_id: str) -> int | None:
     """The last epoch of which there is a sound checkpoint; None where there is none."""
+    directory = Path(files.path("checkpoints"))
     commits = (directory / checked_key(trial_id)).glob("[0-9]*.json")
     epochs = sorted((int(path.stem) for path in commits), reverse=True)
     return next((epoch for epoch in epochs if _is_sound(directory / name_of(trial_id, epoch))), None)
 
 
-def prune(directory: Path, trial_id: str, keep: set[int]) -> None:
+def prune(files: Files, trial_id: str, keep: set[int]) -> None:
     """Delete a trial's checkpoints but those of the epochs in `keep`, and what killed writers left behind.
 
     For the one process that trains this trial: another one that is writing there would lose its file.
     """
+    directory = Path(files.path("checkpoints"))
     kept = {Path(name_of(trial_id, epoch)).stem for epoch in keep}
-    files = list((directory / checked_key(trial_id)).glob("*"))
-    for path in sorted(files, key=lambda path: path.suffix == SUFFIX):  # the commits before their tensors
+    found = list((directory / checked_key(trial_id)).glob("*"))
+    for path in sorted(found, key=lambda path: path.suffix == SUFFIX):  # the commits before their tensors
         if path.stem not in kept:
             path.unlink(missing_ok=True)
 

@@ -12,16 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import UserError
+from orchestrator.files import Files
 
 NAME = ".driver"  # hidden: readers of the run directory pass it by
 
 
 @contextmanager
-def driving(root: Path) -> Iterator[None]:
+def driving(files: Files) -> Iterator[None]:
     """Hold the run directory for this process. The system lets go when the process ends, however it ends.
 
     Raises UserError, naming process and host, where another driver holds it.
     """
+    root = Path(files.root)
     with (root / NAME).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,9 +17,9 @@ from attacks.sources import drawing, is_stochastic
 from orchestrator.cascade import AttackChoice, Stage, stages
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
 from orchestrator.passes import counted
+from orchestrator.metrics import AREA_FRACTIONS
 from orchestrator.statistics import wilson_interval
 
-AREA_FRACTIONS = (0.25, 0.5, 1.0)  # of eps: robust_area is the mean robust accuracy at these
 STOCHASTIC_PASSES = 10  # fresh draws behind each robust_probability
 
 

@@ -72,7 +72,7 @@ class Spec(Section):
 
     def rungs(self, epochs: int, ready_epoch: int = 0) -> list[int]:
         """The epochs at which a trial of so many epochs is measured, the last of them `epochs`."""
-        from orchestrator.asha import rungs
+        from orchestrator.rungs import rungs
 
         if self.scheduler.name == "none":
             return [epochs]

@@ -33,7 +33,7 @@ class DeskSearcher(Searcher):
         if plan is None:
             return Searcher.FINISHED
         self._plans[trial_id] = plan
-        return {"id": plan.trial_id, "plan": plan.to_json()}
+        return self._desk.orders(plan).to_config()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         is_told = not error and result is not None
@@ -68,7 +68,6 @@ class DeskCallback(Callback):
     def __init__(self, desk: Desk, plans: dict[str, Plan], time_limit: float) -> None:
         self._desk, self._plans, self._time_limit = desk, plans, time_limit
         self._heard: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self._desk.poll()
@@ -82,9 +81,13 @@ class DeskCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._heard[trial.trial_id] = time.monotonic()
-        if trial.num_failures > self._failures.get(trial.trial_id, 0):
-            self._failures[trial.trial_id] = trial.num_failures
-            self._desk.died(self._plans[trial.trial_id], trial.num_failures)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A worker died and Tune will start the trial again: the next one must know what was recorded since."""
+        plan = self._plans[trial.trial_id]
+        self._heard.pop(trial.trial_id, None)
+        self._desk.died(plan, trial.num_failures)
+        trial.config.update(self._desk.orders(plan).to_config())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
