@@ -1,7 +1,9 @@
 """Many small parts into few large ones, while a sweep runs and while others read.
 
 On a local disk the packed table is made beside the old one and the two directories change places in one step: whoever
-looks sees all rows once, before and after. Where that cannot be done (object stores, some file systems) the packed part
+looks sees all rows once, before and after. A plain reader that has looked at the names and not yet opened the files
+would miss them, so a moment is waited for at which there is none; several readers that never rest may leave no such
+moment, and then the table stays as it is (or, rarely, one of them has to read again). Where that cannot be done (object stores, some file systems) the packed part
 is put beside the others, the manifest says from when on it counts and which parts it stands for, and these are deleted;
 `orchestrator.load` reads by the manifest, so it sees all rows once there too.
 """
@@ -23,13 +25,14 @@ from orchestrator import durable
 from orchestrator.errors import UserError
 from orchestrator.exchange import CannotExchange, exchange
 from orchestrator.manifest import MANIFEST, Manifest
-from orchestrator.quiet import watching
+from orchestrator.quiet import Watch, watching
 from orchestrator.schemas import TABLES
 from orchestrator.store import PACKED, SUFFIX, Store, encoded, joined
 from orchestrator.table_lock import table_lock
 
 ROWS = 2_000_000  # of a packed part, about; one that has half of it is left as it is
-PATIENCE = 10.0  # seconds to wait for a moment in which nobody reads the table
+PATIENCE = 30.0  # seconds to look for a moment at which no reader is disturbed; then the table stays as it is
+HELD = 1.0  # seconds of these for which writers wait at a time
 
 Stamps = Mapping[str, tuple[int, int]]  # of a part: what changes when it is written again
 
@@ -98,9 +101,7 @@ def _groups(counts: Mapping[str, int]) -> Iterator[list[str]]:
         yield group
 
 
-def _commit(
-    store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float
-) -> None:
+def _commit(store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float) -> None:
     if store.files.is_local:
         try:
             _exchange(store, table, packed, stamps, patience)
@@ -112,37 +113,53 @@ def _commit(
     _supersede(store, table, packed)
 
 
-def _exchange(
-    store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float
-) -> None:
-    """Have the packed table and the old one change places, at a moment in which nobody reads."""
+def _exchange(store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float) -> None:
+    """Have the packed table and the old one change places, at a moment at which no reader would miss a file."""
     root = Path(store.root)
     live, other, until = root / table, root / f".{table}.packing", time.monotonic() + patience
     covered = {name for group in packed.values() for name in group}
     kept = [name for name in (*store.manifest(table).packed, *packed) if name not in covered]
-    with watching(live) as watch:
-        while True:
-            watch.wait(until - time.monotonic())
+    with _listing(live) as listing, watching(live) as watch:
+        while time.monotonic() < until:
             with table_lock(store.files, table, packing=True):
-                is_disturbed = watch.has_heard() and time.monotonic() < until
                 if _stamps(store, table, list(stamps)) != stamps:
                     break  # a part was replaced meanwhile: the next compaction takes it
-                if not is_disturbed:
-                    _fill(live, other, covered)
-                    durable.replace(other / MANIFEST, Manifest({name: [] for name in kept}).to_bytes())
+                names = os.listdir(listing)
+                _fill(live, other, [name for name in names if name.removesuffix(SUFFIX) not in covered])
+                durable.replace(other / MANIFEST, Manifest({name: [] for name in kept}).to_bytes())
+                if _is_safe_soon(watch, [name for name in names if name[0] not in "._"]):
                     exchange(live, other)
                     durable.sync_directory(root)
                     break
     shutil.rmtree(other, ignore_errors=True)
 
 
-def _fill(live: Path, other: Path, covered: set[str]) -> None:
-    """Give the packed table all other parts of the old one, as second names of the same files."""
-    for entry in os.scandir(live):
-        if entry.name[0] not in "._" and entry.name.removesuffix(SUFFIX) not in covered:
-            target = other / entry.name
-            target.unlink(missing_ok=True)
-            os.link(entry.path, target)
+def _is_safe_soon(watch: Watch, names: Sequence[str]) -> bool:
+    """Writers wait as long as this looks."""
+    until = time.monotonic() + HELD
+    while not watch.is_safe(names):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.0002)
+    return True
+
+
+@contextmanager
+def _listing(directory: Path) -> Iterator[int]:
+    """A descriptor to list a directory by, again and again: opening it each time would look like a reader."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _fill(live: Path, other: Path, names: Sequence[str]) -> None:
+    """Give the packed table these parts of the old one, as second names of the same files."""
+    for name in names:
+        if name[0] not in "._":
+            (other / name).unlink(missing_ok=True)
+            os.link(live / name, other / name)
     durable.sync_directory(other)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ class Plan:
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__}, sort_keys=True)
 
     def as_finalist(self, seed: int, number: int) -> Plan:
         """The same configuration, to be trained again with a fresh seed and attacked on the test split."""

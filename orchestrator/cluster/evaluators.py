@@ -91,7 +91,8 @@ class EvaluatorPool:
             return []
         self._end_silent()
         watched = [*self._running, *self._starting]
-        ray.wait(watched, num_returns=1, timeout=timeout)
+        if timeout:
+            ray.wait(watched, num_returns=1, timeout=timeout)
         done, _ = ray.wait(watched, num_returns=len(watched), timeout=0)
         verdicts = [self._collect(reference) for reference in done if reference in self._running]
         for reference in done:
