@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.fronts import front_order
 
+
 @dataclass
 class Rung:
     """The objectives of the trials that were seen at a rung, by id; larger is better."""

@@ -3,9 +3,10 @@
 On a local disk the packed table is made beside the old one and the two directories change places in one step: whoever
 looks sees all rows once, before and after. A plain reader that has looked at the names and not yet opened the files
 would miss them, so a moment is waited for at which there is none; several readers that never rest may leave no such
-moment, and then the table stays as it is (or, rarely, one of them has to read again). Where that cannot be done (object stores, some file systems) the packed part
-is put beside the others, the manifest says from when on it counts and which parts it stands for, and these are deleted;
-`orchestrator.load` reads by the manifest, so it sees all rows once there too.
+moment, and then the table stays as it is (or, rarely, one of them has to read again). Where directories cannot be
+exchanged (object stores, some file systems) the packed part is put beside the others, the manifest says from when on it
+counts and which parts it stands for, and these are deleted; `orchestrator.load` reads by the manifest, so it sees all
+rows once there too.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from attacks.losses import margin
 from attacks.sources import drawing, is_stochastic
 from orchestrator.cascade import AttackChoice, Stage, stages
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
-from orchestrator.passes import counted
 from orchestrator.metrics import AREA_FRACTIONS
+from orchestrator.passes import counted
 from orchestrator.statistics import wilson_interval
 
 STOCHASTIC_PASSES = 10  # fresh draws behind each robust_probability

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from orchestrator.lifecycle import ENDED
-from orchestrator.told import Row
 from orchestrator.schemas import TABLES
 from orchestrator.store import Store
+from orchestrator.told import Row
 
 INTERVAL = 0.25  # seconds that a record may wait for others to share its part
 MOST_ROWS = 2000  # of a table, after which nothing waits

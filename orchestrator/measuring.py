@@ -14,8 +14,8 @@ from orchestrator.evaluation import evaluate_robustness
 from orchestrator.measurement import Measurement
 from orchestrator.metrics import AREA_FRACTIONS, metrics_of
 from orchestrator.plan import Plan
-from orchestrator.told import Row
 from orchestrator.splits import Split
+from orchestrator.told import Row
 
 
 @dataclass(frozen=True)

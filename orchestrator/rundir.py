@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import Files, open_files
+from orchestrator.patience import Patient
 from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
 from orchestrator.store import Store
+from orchestrator.store_place import below, is_uri, refuse_bad_uri
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
 
 
 def run_root(spec: Spec, store: str | Path | None) -> str:
-    """The run directory, `<store>/<sweep name>`: an absolute path, or a URI; `store` overrides the spec's."""
+    """Where a run is kept, `<store>/<sweep name>`, as `open_files` takes it: an absolute path, or a URI.
+
+    `store` overrides the spec's. Raises UserError for a URI that is none or holds a secret, without repeating it.
+    """
     place = str(store if store is not None else spec.store)
+    if is_uri(place):
+        refuse_bad_uri(place)
+        return below(place, spec.name)
     return str((Path(place).expanduser() / spec.name).absolute())
 
 
-def open_run_directory(root: str) -> Files:
-    """The run directory, made if it is not there. Raises UserError where it cannot be."""
+def open_run_directory(root: str, say: Callable[[str], None] | None = None) -> Files:
+    """The run directory, made if it is not there; a store that fails later is waited for, of which `say` hears.
+
+    Raises UserError where it cannot be made.
+    """
+    files = open_files(root)
     try:
-        files = open_files(root)
         files.make_directory("")
     except OSError as error:
         raise UserError(f"--store: cannot make the run directory {root}: {error.strerror or error}") from None
-    return files
+    return Patient(files, say=say)
 
 
 def open_run(spec: Spec, files: Files) -> Store:

@@ -24,7 +24,7 @@ from orchestrator.spec_models import (
     SearchSpec,
     Section,
     Seed,
-    Text,
+    StorePlace,
     problems_of,
 )
 from orchestrator.tables import Tables, all_tables
@@ -60,7 +60,7 @@ class Spec(Section):
     scheduler: SchedulerSpec = SchedulerSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()
-    store: Text = "results"
+    store: StorePlace = "results"
     _cells: tuple[Cell, ...] = PrivateAttr(())
 
     def __eq__(self, other: object) -> bool:

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, Vali
 from orchestrator.build import unknown_key
 from orchestrator.coercion import coerce, number
 from orchestrator.errors import Problem
+from orchestrator.provenance import masked
+from orchestrator.store_place import is_uri, what_is_wrong
 from orchestrator.wording import one_of, shown
 
 SAMPLERS = ("tpe", "random")
@@ -79,6 +81,15 @@ def _text(value: Any) -> str:
     return value
 
 
+def _store(value: Any) -> str:
+    """What it holds is not shown before it is known to hold no secret."""
+    if is_uri(value) and (wrong := what_is_wrong(value)):
+        raise ValueError(wrong)
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, got {masked(shown(value))}")
+    return _text(value)
+
+
 def _constraint(value: Any) -> str:
     found = _CONSTRAINT.fullmatch(value) if isinstance(value, str) else None
     try:
@@ -106,6 +117,7 @@ def _attacks(value: Any) -> list[Any]:
 Name = Annotated[str, PlainValidator(_name)]
 Seed = Annotated[int, _whole(0, 2**32 - 1)]
 Text = Annotated[str, PlainValidator(_text)]
+StorePlace = Annotated[str, PlainValidator(_store)]
 Count = Annotated[int, _whole(1)]
 Examples = Annotated[int | None, _whole(1, empty=True)]
 Attacks = Annotated[list[Any], PlainValidator(_attacks)]

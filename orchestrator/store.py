@@ -67,6 +67,7 @@ class Store:
 
         Raises UserError where the store has columns that this sweep, or this version, does not know.
         """
+        self.files.make_directory("")
         self.files.make_directory("checkpoints")
         for table in TABLES:
             self.files.make_directory(table)

@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from orchestrator.errors import Place, Problem, SpecError
+from orchestrator.provenance import masked
 from orchestrator.wording import dotted, shown
 
 MOST_VALUES = 20_000  # an alias of aliases of aliases can stand for more than any memory holds
@@ -121,7 +122,7 @@ class Source:
 
     def _override(self, override: str) -> None:
         path, equals, text = override.partition("=")
-        where = f"--set {override}"
+        where = f"--set {masked(override)}"
         if not equals or not path.strip():
             raise SpecError(f"{where}: must be key.path=value, such as search.trials=8")
         keys = re.findall(r"[^.\[\]\s]+", path)

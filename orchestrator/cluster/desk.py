@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
 from orchestrator.cluster.trainable import Orders, Report
+from orchestrator.driver_lock import Held
 from orchestrator.lifecycle import SILENT
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
@@ -35,11 +36,12 @@ class Desk:
         pool: EvaluatorPool,
         splits: Mapping[str, Any],
         progress: Progress,
+        held: Held,
         stage: str,
         one_by_one: bool = False,
         deadline: float = float("inf"),
     ) -> None:
-        self.sweep, self.pool, self.splits, self.progress = sweep, pool, splits, progress
+        self.sweep, self.pool, self.splits, self.progress, self.held = sweep, pool, splits, progress, held
         self.stage, self.one_by_one, self.deadline = stage, one_by_one, deadline
         self.is_over = False
         self._looked = 0.0
@@ -83,7 +85,11 @@ class Desk:
         self.poll()
 
     def poll(self, timeout: float = 0.0) -> None:
-        """Take in what evaluators finished, and have written what waits to be."""
+        """Take in what evaluators finished, and have written what waits to be.
+
+        Raises UserError where another driver has taken over the run.
+        """
+        self.held.check()
         for verdict in self.pool.poll(timeout):
             self._take(verdict)
         self.sweep.ledger.flush_if_due()

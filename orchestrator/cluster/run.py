@@ -18,7 +18,7 @@ from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
-from orchestrator.driver_lock import driving
+from orchestrator.driver_lock import Held, driving
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run, open_run_directory
@@ -49,13 +49,13 @@ def run_sweep(
 ) -> None:
     """Run a sweep into the run directory `root`, or go on with it; what is on record is not done again.
 
-    `time_budget` in seconds: after it no new trial is begun and no finalist stage. `make_work` says what the workers do.
-    Raises UserError where the spec does not fit the run directory or the cluster, KeyboardInterrupt where the user ends
-    it (finished work is kept).
+    `time_budget` in seconds: after it no new trial is begun and no finalist stage. `make_work` says what the workers
+    do. Raises UserError where the spec does not fit the run directory or the cluster, KeyboardInterrupt where the user
+    ends it (finished work is kept).
     """
     deadline = time.monotonic() + time_budget
-    files = open_run_directory(root)
-    with driving(files):
+    files = open_run_directory(root, progress.line)
+    with driving(files, progress.line) as held:
         store = open_run(spec, files)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
@@ -68,7 +68,7 @@ def run_sweep(
             for remark in (*allocation.remarks, describe(allocation)):
                 progress.line(remark)
             with progress:
-                _run_stages(sweep, by_cell, allocation, progress, deadline, make_work)
+                _run_stages(sweep, by_cell, allocation, progress, deadline, make_work, held)
 
 
 def describe(allocation: Allocation) -> str:
@@ -84,6 +84,7 @@ def _run_stages(
     progress: Progress,
     deadline: float,
     make_work: MakeWork,
+    held: Held,
 ) -> None:
     references = _put(data)
     validation = _put({name: found.validation for name, found in data.items()})
@@ -93,14 +94,14 @@ def _run_stages(
     one_by_one = sweep.spec.resources.max_concurrent == 1
     try:
         if not sweep.is_searched:
-            _run_stage(Desk(sweep, pool, validation, progress, "search", one_by_one, deadline), bench, allocation)
+            _run_stage(Desk(sweep, pool, validation, progress, held, "search", one_by_one, deadline), bench, allocation)
         if not sweep.spec.evaluation.test.finalists or time.monotonic() > deadline:
             return
         classes = {repr(cell.dataset_block()): data[name].train.classes for name, cell in sweep.cells.items()}
         test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed, classes[repr(block)]))
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
-        _run_stage(Desk(sweep, pool, _put(test), progress, "finalist", one_by_one, deadline), bench, allocation)
+        _run_stage(Desk(sweep, pool, _put(test), progress, held, "finalist", one_by_one, deadline), bench, allocation)
     finally:
         pool.close()
         sweep.ledger.flush()

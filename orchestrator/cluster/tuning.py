@@ -67,7 +67,7 @@ class DeskCallback(Callback):
 
     def __init__(self, desk: Desk, plans: dict[str, Plan], time_limit: float) -> None:
         self._desk, self._plans, self._time_limit = desk, plans, time_limit
-        self._heard: dict[str, tuple[Trial, float]] = {}  # the trials that are being trained, and their last sign of life
+        self._heard: dict[str, tuple[Trial, float]] = {}  # the trials in training, each with its last sign of life
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self._desk.poll()
