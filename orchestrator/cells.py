@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.build import examine, look_up, refusals, settings, unknown_key, unopenable
 from orchestrator.coercion import coerce
 from orchestrator.errors import Place, Problem
+from orchestrator.plausible_eps import refuse_eps
 from orchestrator.reading import Reader, Spot, distinct, hole_kind, label_of
 from orchestrator.space import Space
 from orchestrator.tables import Tables
@@ -155,16 +156,10 @@ class CellReader:
         values, problems = examine(Threat, block)
         if not problems and values["norm"] not in NORMS:
             problems = [Problem(("norm",), one_of(NORMS, values["norm"]))]
-        for problem in problems or refusals(Threat, values):
+        problems = problems or refusals(Threat, values) or _eps_problems(values["norm"], values["eps"])
+        for problem in problems:
             self._wrong((*at, *problem.at), problem.text)
-        if problems or refusals(Threat, values):
-            return None
-        if values["norm"] == "linf" and values["eps"] > 1:
-            guess = f"; did you mean {values['eps']:g}/255?" if values["eps"] <= 255 else ""
-            text = f"must be a fraction of the pixel range, at most 1 for linf, got {values['eps']:g}{guess}"
-            self._wrong((*at, "eps"), text)
-            return None
-        return Threat(**values)
+        return None if problems else Threat(**values)
 
     def _note_form(self, axes: Mapping[str, list[Any]], training: Node, lists: Mapping[str, Any]) -> None:
         forms = {axis: [_form(entry) for entry in entries] for axis, entries in axes.items()}
@@ -189,6 +184,16 @@ class CellReader:
 
     def _wrong(self, at: Place, text: str) -> None:
         self.problems.append(Problem(at, text))
+
+
+def _eps_problems(norm: str, eps: float) -> list[Problem]:
+    if eps == 0:
+        return [Problem(("eps",), "must be > 0, got 0: at 0 there is nothing to attack")]
+    try:
+        refuse_eps(norm, eps)
+    except ValueError as error:
+        return [Problem(("eps",), str(error).removeprefix("eps: "))]
+    return []
 
 
 def _combined(

@@ -211,6 +211,8 @@ def test_eps_in_pixel_steps_is_asked_about() -> None:
     assert refusal(threat={"norm": "linf", "eps": 8}).endswith("got 8; did you mean 8/255?")
     assert refusal(threat={"norm": "linf", "eps": 1000}).endswith("got 1000")
     assert load(threat={"norm": "l2", "eps": 8}).cells()[0].threat.eps == 8
+    assert refusal(threat={"norm": "l2", "eps": 2000}).endswith("at most 1774 for l2, got 2000")
+    assert refusal(threat={"norm": "l2", "eps": 0}).endswith("eps: must be > 0, got 0: at 0 there is nothing to attack")
 
 
 @pytest.mark.parametrize(
