@@ -177,7 +177,7 @@ class CellReader:
         """Let the classes look at what the holes may be; a space that differs in its facts only, just once."""
         seen: list[Any] = []
         for cell in cells:
-            key = (cell.space.template, cell.space.facts if has_refs(cell.space.template) else None)
+            key = (cell.space.template, cell.space.facts if has_refs(cell.space.template) else cell.threat.norm)
             if key not in seen:
                 seen.append(key)
                 self.problems += cell.space.problems(self.tables.blocks())
