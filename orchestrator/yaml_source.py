@@ -31,6 +31,7 @@ class Source:
         self.name = "spec"
         self._lines: dict[Place, str] = {}
         self._count = 0
+        self._constructor: Any = SafeConstructor(loader=_yaml())
         self._merges: dict[int, list[tuple[Node, Node]] | None] = {}  # by mapping; None while it is being looked at
         self.tree: Any = self._read(source)
         for override in overrides:
@@ -96,7 +97,18 @@ class Source:
             return self._mapping(node, at)
         if isinstance(node, SequenceNode):
             return [self._value(item, (*at, place), self._at(item)) for place, item in enumerate(node.value)]
-        return _scalar(node, f"{where} {dotted(at)}")
+        return self._scalar(node, f"{where} {dotted(at)}")
+
+    def _scalar(self, node: Node, where: str) -> Any:
+        if node.tag in (_TAG + "str", _TAG + "timestamp"):
+            return str(node.value)
+        if node.tag not in _PLAIN:
+            raise SpecError(f"{where}: must be plain YAML, got a value tagged {node.tag}")
+        try:
+            return self._constructor.construct_object(node)
+        except (ValueError, LookupError, OverflowError, YAMLError):
+            kind = str(node.tag).removeprefix(_TAG)
+            raise SpecError(f"{where}: cannot be read as a value ({kind}), got {shown(node.value)}") from None
 
     def _mapping(self, node: MappingNode, at: Place) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -234,20 +246,3 @@ def _key(holder: Any, key: str, where: str) -> str | int:
         return int(key)
     what = f"a list of {len(holder)}" if isinstance(holder, list) else shown(holder)
     raise SpecError(f"{where}: there is no {key} in {what}")
-
-
-def _scalar(node: Node, where: str) -> Any:
-    if node.tag in _PLAIN:
-        return _constructed(node, where)
-    if node.tag in (_TAG + "str", _TAG + "timestamp"):
-        return str(node.value)
-    raise SpecError(f"{where}: must be plain YAML, got a value tagged {node.tag}")
-
-
-def _constructed(node: Node, where: str) -> Any:
-    constructor: Any = SafeConstructor(loader=_yaml())
-    try:
-        return constructor.construct_object(node)
-    except (ValueError, LookupError, OverflowError, YAMLError):
-        kind = str(node.tag).removeprefix(_TAG)
-        raise SpecError(f"{where}: cannot be read as a value ({kind}), got {shown(node.value)}") from None
