@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -224,9 +224,9 @@ def _form(entry: Any) -> Any:
     return entry.block() if isinstance(entry, DatasetSpec) else {"norm": entry.norm, "eps": entry.eps}
 
 
-def misplaced_holes(tree: Mapping[str, Any]) -> list[Problem]:
-    """Holes where none may be, with a word on what to do instead."""
-    return list(_misplaced(tree, ()))
+def misplaced_holes(tree: Mapping[str, Any], sections: Container[str]) -> list[Problem]:
+    """Holes where none may be, with a word on what to do instead; not below a key that is no section at all."""
+    return list(_misplaced({key: value for key, value in tree.items() if key in sections}, ()))
 
 
 def _misplaced(value: Any, at: Place) -> Iterator[Problem]:

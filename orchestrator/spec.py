@@ -123,7 +123,7 @@ def load_spec(
         raise SpecError(f"{opened.name}: must be a mapping with name, dataset, threat, network, defense, got {seen}")
     tree = {key: value for key, value in tree.items() if value is not None}
     spec, problems = _loaded(tree, tables or all_tables())
-    misplaced = misplaced_holes(tree)
+    misplaced = misplaced_holes(tree, Spec.model_fields)
     problems = misplaced + [p for p in problems if not any(p.at[: len(hole.at)] == hole.at for hole in misplaced)]
     if problems or spec is None:
         raise opened.error(problems)

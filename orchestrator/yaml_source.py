@@ -220,9 +220,26 @@ def _line_of(error: MarkedYAMLError) -> str:
     return f":{mark.line + 1}" if mark else ""
 
 
+_TOKENS = {
+    "'<stream end>'": "the end of the text",
+    "'<document start>'": "'---'",
+    "'<block end>'": "the end of a block",
+    "'<scalar>'": "a value",
+    "'<anchor>'": "an anchor",
+    "'<alias>'": "an alias",
+    "'<tag>'": "a tag",
+    "('<block mapping start>',)": "a key",
+    "'<block mapping start>'": "a key",
+    "'<block sequence start>'": "a list",
+}
+"""What ruamel calls the pieces of a text, and what a person does."""
+
+
 def _reason(error: MarkedYAMLError) -> str:
     """What ruamel says, with the place where that began which is not ended."""
     text = str(error.problem or error.context)
+    for token, words in _TOKENS.items():
+        text = text.replace(token, words)
     began, found = error.context_mark, error.problem_mark
     if error.problem and error.context and began and found and began.line != found.line:
         text += f" ({error.context}, which began in line {began.line + 1})"

@@ -18,7 +18,7 @@ def test_an_override_that_is_wrong_is_named_as_it_was_given() -> None:
         assert refusal(WHOLE, empty) == f"--set {empty}: must be key.path=value, such as search.trials=8"
     assert (
         refusal(WHOLE, "seed=[")
-        == "--set seed=[: the value is no YAML (expected the node content, but found '<stream end>')"
+        == "--set seed=[: the value is no YAML (expected the node content, but found the end of the text)"
     )
     assert refusal(WHOLE, "seed=2\n3").startswith(r"--set 'seed=2\n3' seed: must be a whole number")
     assert refusal(WHOLE, "seed") == "--set seed: must be key.path=value, such as search.trials=8"
