@@ -13,7 +13,7 @@ from orchestrator.coercion import coerce, number
 from orchestrator.errors import Problem
 from orchestrator.wording import one_of, shown
 
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("tpe", "random", "qmc")
 SCHEDULERS = ("asha", "none")
 METRICS = ("clean_accuracy", "robust_accuracy", "robust_area", "seconds", "parameters")
 DIRECTIONS = ("max", "min")
