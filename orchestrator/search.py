@@ -18,11 +18,12 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from orchestrator.lowdiscrepancy import SobolPoints
 from orchestrator.space import Configuration, Space
+from orchestrator.tpe import SpaceTPE
 from orchestrator.window import Window, WindowedStudy
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -76,6 +77,7 @@ class Study:
         self._study = WindowedStudy(turns, window)
         holes = {path: hole.distribution() for path, hole in space.holes().items() if hole.kind != GRID}
         self._points = SobolPoints(holes, seed) if sampler == QMC else None
+        self._always = {path: hole.distribution() for path, hole in space.holes().items() if not hole.conditions}
         self._asks = 0
 
     @property
@@ -86,7 +88,7 @@ class Study:
     def ask(self) -> tuple[Asked, Configuration]:
         """The next suggestion; the first ones are those given as `fixed`."""
         number = self.asks
-        self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number))
+        self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number), self._always)
         if given := self._given(number):
             self._study.enqueue_trial(given)
         with self._study.looking_back():
@@ -152,11 +154,12 @@ class Study:
         return (outcome.rungs or {}) if len(self._study.directions) == 1 else {}
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
+def make_sampler(name: str, seed: int, always: Mapping[str, BaseDistribution]) -> BaseSampler:
+    """The sampler for one suggestion; `always` are the holes that hold whatever is chosen elsewhere."""
     if name in ("random", QMC):  # the points of qmc are given; it never draws
         return RandomSampler(seed=seed)
     if name == "tpe":
-        return TPESampler(seed=seed)
+        return SpaceTPE(always, seed)
     raise ValueError(f"search.sampler: must be one of random, tpe, qmc, got {name!r}")
 
 

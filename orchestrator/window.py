@@ -26,8 +26,8 @@ class Window:
     several; the best shown here are more than that, so what is good is chosen from all, not from the newest.
     """
 
-    best: int = 60
-    newest: int = 240
+    best: int = 40
+    newest: int = 120
 
 
 class WindowedStudy(optuna.Study):
