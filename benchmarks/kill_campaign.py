@@ -47,6 +47,7 @@ class Result:
     looks: int = 0
     seconds: float = 0.0
     longest_orphan: float = 0.0
+    longest_agent: float = 0.0
     compared_rows: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -71,7 +72,7 @@ def disturbed(wanted: dict[str, Any], scratch: Path, seed: int, most: int, clust
     killer.until_done()
     watcher.close()
     result = Result(str(wanted["name"]), killer.kills, running.starts, 0, watcher.looks, time.monotonic() - began)
-    result.longest_orphan = running.longest_orphan
+    result.longest_orphan, result.longest_agent = running.longest_orphan, running.longest_agent
     result.wrong = [*killer.wrong, *running.wrong, *watcher.wrong]
     tables = read(running.root)
     result.trials = len(tables["trials"])
@@ -115,7 +116,10 @@ def campaign(
     return results
 
 
-HEADER = f"{'sweep':18}  starts  {'kills (by victim)':52}  trials  looks  compared rows  orphans s  seconds  wrong"
+COLUMNS = ("trials", "looks", "compared rows", "orphans s", "agents s", "seconds", "wrong")
+HEADER = f"{'sweep':18}  starts  {'kills (by victim)':52}  {'  '.join(COLUMNS)}"
+    f"{'sweep':18}  starts  {'kills (by victim)':52}  trials  looks  compared rows  orphans s  agents s  seconds  wrong"
+)
 
 
 def line(result: Result) -> str:
@@ -124,7 +128,7 @@ def line(result: Result) -> str:
     )
     return (
         f"{result.sweep:18} {result.starts:7}  {by_victim:52} {result.trials:7} {result.looks:6} "
-        f"{result.compared_rows:14} {result.longest_orphan:10.1f} {result.seconds:8.0f} {len(result.wrong):6}"
+        f"{result.compared_rows:14} {result.longest_orphan:10.1f} {result.longest_agent:9.1f} {result.seconds:8.0f} {len(result.wrong):6}"
     )
 
 
@@ -135,6 +139,7 @@ def total(results: list[Result]) -> Result:
         for name in ("starts", "trials", "looks", "seconds", "compared_rows", "wrong"):
             setattr(found, name, getattr(found, name) + getattr(result, name))
         found.longest_orphan = max(found.longest_orphan, result.longest_orphan)
+        found.longest_agent = max(found.longest_agent, result.longest_agent)
     return found
 
 

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from kills.processes import Process, below, is_alive
+from kills.victims import is_agent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass
 class Doomed:
-    """Processes of a driver that was killed: after `deadline` (of the monotonic clock) none may be left."""
+    """Processes of a driver that was killed at a moment of the monotonic clock: after `seconds` none may be left."""
 
     processes: list[Process]
     killed: float
-    deadline: float
+    seconds: float
+    are_agents: bool
 
 
 @dataclass
@@ -33,9 +35,11 @@ class Running:
     store: Path
     environment: dict[str, str]
     address: str | None = None
-    orphan_seconds: float = 30.0
+    orphan_seconds: float = 30.0  # how long anything may outlive its driver
+    agent_seconds: float = 100.0  # Ray's own agents try for 60 s to tell a dead Ray that their node has died
     starts: int = 0
     longest_orphan: float = 0.0
+    longest_agent: float = 0.0
     wrong: list[str] = field(default_factory=list)
     driver: subprocess.Popen[bytes] | None = None
     doomed: list[Doomed] = field(default_factory=list)
@@ -68,11 +72,12 @@ class Running:
         for doomed in list(self.doomed):
             left = [process for process in doomed.processes if is_alive(process)]
             if not left:
-                self.longest_orphan = max(self.longest_orphan, now - doomed.killed)
+                name = "longest_agent" if doomed.are_agents else "longest_orphan"
+                setattr(self, name, max(getattr(self, name), now - doomed.killed))
                 self.doomed.remove(doomed)
-            elif now > doomed.deadline:
+            elif now > doomed.killed + doomed.seconds:
                 titles = "; ".join(f"{process.pid} {process.title[:80]}" for process in left)
-                self.wrong.append(f"{len(left)} processes outlive their driver by {self.orphan_seconds:g} s: {titles}")
+                self.wrong.append(f"{len(left)} processes outlive their driver by {doomed.seconds:g} s: {titles}")
                 self.doomed.remove(doomed)
         assert self.driver is not None
         return self.driver.poll()
@@ -86,8 +91,9 @@ class Running:
                 process.kill()
         self.driver.kill()
         self.driver.wait()
-        now = time.monotonic()
-        self.doomed.append(Doomed(doomed, now, now + self.orphan_seconds))
+        for are_agents, seconds in ((False, self.orphan_seconds), (True, self.agent_seconds)):
+            these = [process for process in doomed if is_agent(process) == are_agents]
+            self.doomed.append(Doomed(these, time.monotonic(), seconds, are_agents))
 
     def last_words(self, most: int = 1500) -> str:
         return self.log.read_text(errors="replace")[-most:]

@@ -10,6 +10,8 @@ from kills.processes import Process
 DRIVER, TRAINER, EVALUATOR, GROUP, NODE = "driver", "trainer", "evaluator", "group", "node"
 _WORK = re.compile(r"ray::(?!IDLE|\S*Agent)(\S+)")  # an actor or a task at its place; idle workers and agents are none
 
+_AGENT = re.compile(r"ray::\S*Agent")
+
 
 def role_of(process: Process) -> str | None:
     """`TRAINER` or `EVALUATOR` for a Ray worker that is one; None for anything else."""
@@ -17,6 +19,11 @@ def role_of(process: Process) -> str | None:
     if found is None:
         return None
     return EVALUATOR if "evaluator" in found[1].lower() else TRAINER
+
+
+def is_agent(process: Process) -> bool:
+    """Whether it is one of the two helpers of a Ray node that do no work of a sweep."""
+    return _AGENT.match(process.title) is not None
 
 
 def playing(role: str, processes: Iterable[Process]) -> list[Process]:
