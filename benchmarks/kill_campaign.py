@@ -118,18 +118,14 @@ def campaign(
 
 COLUMNS = ("trials", "looks", "compared rows", "orphans s", "agents s", "seconds", "wrong")
 HEADER = f"{'sweep':18}  starts  {'kills (by victim)':52}  {'  '.join(COLUMNS)}"
-    f"{'sweep':18}  starts  {'kills (by victim)':52}  trials  looks  compared rows  orphans s  agents s  seconds  wrong"
-)
 
 
 def line(result: Result) -> str:
-    by_victim = (
-        f"{result.kills.total()} ({', '.join(f'{name} {count}' for name, count in sorted(result.kills.items()))})"
-    )
-    return (
-        f"{result.sweep:18} {result.starts:7}  {by_victim:52} {result.trials:7} {result.looks:6} "
-        f"{result.compared_rows:14} {result.longest_orphan:10.1f} {result.longest_agent:9.1f} {result.seconds:8.0f} {len(result.wrong):6}"
-    )
+    victims = ", ".join(f"{name} {count}" for name, count in sorted(result.kills.items()))
+    counts = (result.trials, result.looks, result.compared_rows, f"{result.longest_orphan:.1f}")
+    counts = (*counts, f"{result.longest_agent:.1f}", f"{result.seconds:.0f}", len(result.wrong))
+    cells = "  ".join(f"{count:>{len(name)}}" for name, count in zip(COLUMNS, counts, strict=True))
+    return f"{result.sweep:18}  {result.starts:6}  {f'{result.kills.total()} ({victims})':52}  {cells}"
 
 
 def total(results: list[Result]) -> Result:
