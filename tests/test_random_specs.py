@@ -31,7 +31,7 @@ class Author:
                 written.setdefault("matrix", {})[axis] = [write() for _ in range(self.random.randint(1, 2))]
             else:
                 written[axis] = write()
-        sampler = self.random.choice(["tpe", "random"])
+        sampler = self.random.choice(["tpe", "random", "qmc"])
         return {**written, "search": {"sampler": sampler, "trials": self.random.randint(1, 99)}}
 
     def dataset(self) -> Any:

@@ -194,7 +194,10 @@ NESTED: list[tuple[dict[str, Any], str]] = [
         "matrix: may have at most 1000 cells, got 1001 (1001)",
     ),
     ({"search": 3}, "search: must be a mapping, got 3"),
-    ({"search": {"sampler": "tpee"}}, "search.sampler: must be one of tpe, random, got 'tpee'; did you mean 'tpe'?"),
+    (
+        {"search": {"sampler": "tpee"}},
+        "search.sampler: must be one of tpe, random, qmc, got 'tpee'; did you mean 'tpe'?",
+    ),
     ({"search": {"trials": 0}}, "search.trials: must be a whole number >= 1, got 0"),
     (
         {"search": {"trials": 40_000}, "network": None, "matrix": {"network": ["lenet", "resnet", "mlp"]}},
