@@ -17,11 +17,8 @@ from attacks.sources import drawing, is_stochastic
 from orchestrator.batching import Batching
 from orchestrator.cascade import AttackChoice, Stage, stages
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
-<<<<<<< HEAD
-from orchestrator.metrics import AREA_FRACTIONS
-=======
 from orchestrator.judged_inputs import check_finite, check_images, check_logits, check_model
->>>>>>> input
+from orchestrator.metrics import AREA_FRACTIONS
 from orchestrator.passes import counted
 from orchestrator.plausible_eps import refuse_eps
 from orchestrator.statistics import wilson_interval
