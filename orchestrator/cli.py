@@ -62,7 +62,7 @@ def run(
     failed = int((found.trials()["status"] == "failed").sum())
     if failed:
         console.print(
-            f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root / 'trials'}"
+            f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root}/trials"
         )
     if failed and failed == len(found.trials()):
         raise typer.Exit(FAILED)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import optuna
@@ -17,14 +18,18 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
+from orchestrator.lowdiscrepancy import SobolPoints
 from orchestrator.space import Configuration, Space
+from orchestrator.tpe import SpaceTPE
+from orchestrator.window import Window, WindowedStudy
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+QMC = "qmc"
 GRID = "grid"  # the kind of a hole whose values are all tried, in turn, whatever the sampler
 
 
@@ -59,34 +64,47 @@ class Study:
     """
 
     def __init__(
-        self, space: Space, sampler: str, directions: Sequence[str], seed: int, fixed: Sequence[Mapping[str, Any]] = ()
+        self,
+        space: Space,
+        sampler: str,
+        directions: Sequence[str],
+        seed: int,
+        fixed: Sequence[Mapping[str, Any]] = (),
+        window: Window = Window(),  # noqa: B008 - frozen
     ) -> None:
         self.space, self.sampler, self.seed, self.fixed = space, sampler, seed, list(fixed)
         turns = [optuna.study.StudyDirection[direction.upper()] for direction in directions]
-        self._study = optuna.create_study(directions=turns, sampler=RandomSampler(seed=0))
+        self._study = WindowedStudy(turns, window)
+        holes = {path: hole.distribution() for path, hole in space.holes().items() if hole.kind != GRID}
+        self._points = SobolPoints(holes, seed) if sampler == QMC else None
+        self._always = {path: hole.distribution() for path, hole in space.holes().items() if not hole.conditions}
+        self._asks = 0
 
     @property
     def asks(self) -> int:
         """How many suggestions there have been, repeats included; the number of the next one."""
-        return len(self._study.get_trials(deepcopy=False))
+        return self._asks
 
     def ask(self) -> tuple[Asked, Configuration]:
         """The next suggestion; the first ones are those given as `fixed`."""
         number = self.asks
-        self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number))
+        self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number), self._always)
         if given := self._given(number):
             self._study.enqueue_trial(given)
-        trial = self._study.ask()
-        configuration = self.space.configure(lambda path, hole: hole.value(_suggest(trial, path, hole.distribution())))
-        frozen = self._study.get_trials(deepcopy=False)[number]
+        with self._study.looking_back():
+            trial = self._study.ask()
+            configuration = self.space.configure(
+                lambda path, hole: hole.value(_suggest(trial, path, hole.distribution()))
+            )
+        self._asks += 1
+        frozen = self._study.note(number)
         distributions = {path: distribution_to_json(kind) for path, kind in frozen.distributions.items()}
         attrs = {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}
         return Asked(number, dict(frozen.params), distributions, attrs), configuration
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Say how a suggestion ended. Saying it twice is an error of ours (RuntimeError from Optuna)."""
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        trial = optuna.trial.Trial(self._study, self._study.trial(number)._trial_id)
         for key, value in (outcome.constraints or {}).items():
             trial.set_constraint(key, value)
         if outcome.status == "completed":
@@ -97,6 +115,7 @@ class Study:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, state=TrialState.FAIL)
+        self._study.note(number)
 
     def rebuild(self, asked: Asked, outcome: Outcome | None) -> None:
         """Put back a recorded suggestion, in order of number; without an outcome it is still running."""
@@ -108,18 +127,21 @@ class Study:
                 state=states[outcome.status] if outcome else TrialState.RUNNING,
                 values=list(outcome.values or ()) if outcome and is_complete else list(reported.values())[-1:] or None,
                 params=asked.params,
-                distributions={path: json_to_distribution(text) for path, text in asked.distributions.items()},
+                distributions={path: _distribution(text) for path, text in asked.distributions.items()},
                 system_attrs=dict(asked.sampler_attrs),
                 intermediate_values=dict(reported),
                 constraints=dict(outcome.constraints) if outcome and outcome.constraints else None,
             )
         )
+        self._study.note(self._asks)
+        self._asks += 1
 
     def _given(self, number: int) -> dict[str, Any]:
         """What the sampler does not choose: settings to be tried first, then the next point of the `grid` holes."""
         if number < len(self.fixed):
             return dict(self.fixed[number])
-        given, place = {}, number - len(self.fixed)
+        place = number - len(self.fixed)
+        given = self._points.point(place) if self._points else {}
         for path, hole in self.space.holes().items():
             if hole.kind == GRID:
                 values = hole.probes()
@@ -132,12 +154,18 @@ class Study:
         return (outcome.rungs or {}) if len(self._study.directions) == 1 else {}
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    if name == "random":
+def make_sampler(name: str, seed: int, always: Mapping[str, BaseDistribution]) -> BaseSampler:
+    """The sampler for one suggestion; `always` are the holes that hold whatever is chosen elsewhere."""
+    if name in ("random", QMC):  # the points of qmc are given; it never draws
         return RandomSampler(seed=seed)
     if name == "tpe":
-        return TPESampler(seed=seed)
-    raise ValueError(f"search.sampler: must be one of random, tpe, got {name!r}")
+        return SpaceTPE(always, seed)
+    raise ValueError(f"search.sampler: must be one of random, tpe, qmc, got {name!r}")
+
+
+@lru_cache(maxsize=1024)  # a study has few of them, and thousands of suggestions with each
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
 
 
 def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.build import Kinds, examine, refusals
 from orchestrator.errors import Place, Problem, SpecError
 from orchestrator.holes import Choice, Hole, Scalar, united
+from orchestrator.plausible_eps import far_distances
 from orchestrator.template import Fields, Filling, Fixed, Leaf, Pick, Suggest, resolve
 from orchestrator.wording import dotted, shown
 
@@ -106,6 +107,8 @@ class Space:
         found = []
         for part, block in blocks.items():
             wrong = examine(kinds[part], block)[1] or refusals(kinds[part], block)
+            if part == "defense":
+                wrong = wrong or far_distances(block, self.facts["threat"]["norm"])
             found += [_moved(Problem((part, *problem.at), problem.text), filling) for problem in wrong]
         return found
 

@@ -1,0 +1,1 @@
+"""A kill campaign in parts. Nothing here knows the product's code: only its command and its tables."""
