@@ -44,8 +44,6 @@ def run(
     wanted = [*overrides, *([f"search.trials={trials}"] if trials is not None else [])]
     checked = load_spec(dict(spec) if isinstance(spec, Mapping) else spec, wanted)
     root = run_root(checked, store)
-    if isinstance(root, str):
-        raise UserError(f"store: must be a path, got {root}: runs are not kept in object stores yet")
     budget = float("inf") if time_budget is None else seconds(time_budget)
     run_sweep(checked, root, Progress(console or Console()), address, budget)
     return load(root)
