@@ -20,7 +20,12 @@ def run_root(spec: Spec, store: str | Path | None) -> Path:
     place = str(store if store is not None else spec.store)
     if "://" in place:
         raise UserError(f"store: must be a path, got {place!r}: object stores are not there yet")
-    return (Path(store if store is not None else spec.store).expanduser() / spec.name).absolute()
+    if not place.strip() or not place.isprintable():
+        raise UserError(f"store: must be a path, got {place!r}")
+    try:
+        return (Path(place).expanduser() / spec.name).absolute()
+    except RuntimeError:
+        raise UserError(f"store: there is no home directory for {place!r}") from None
 
 
 def open_run(spec: Spec, root: Path) -> Store:

@@ -19,6 +19,7 @@ from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
+from orchestrator.data_check import check_data
 from orchestrator.driver_lock import driving
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan
@@ -44,15 +45,16 @@ def run_sweep(
     _make(root)
     deadline = time.monotonic() + time_budget
     with driving(root):
-        store = open_run(spec, root)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
+        remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
+        store = open_run(spec, root)  # after the data: a sweep that cannot begin leaves nothing on record
         sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
         if sweep.is_searched and not _lacks_finalists(sweep):
             progress.line("nothing to do: every trial is on record")
             return
         with connected(address) as nodes:
             allocation = allocate(spec.resources, nodes)
-            for remark in (*allocation.remarks, describe(allocation)):
+            for remark in (*remarks, *allocation.remarks, describe(allocation)):
                 progress.line(remark)
             with progress:
                 _run_stages(sweep, by_cell, allocation, progress, deadline)

@@ -43,8 +43,6 @@ class Parquet:
             raise ValueError(f"channels: must be 1 or 3, got {self.channels!r}")
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
-        if root is None:
-            raise UserError("dataset.root: parquet needs the folder that holds the files (`root: FOLDER`)")
         files = [_open(path) for path in self._paths(root, split)]
         count = sum(file.metadata.num_rows for _, file in files)
         images, labels, row = np.empty((0, 0, 0, 0), np.uint8), np.empty(count, np.int64), 0
@@ -60,8 +58,14 @@ class Parquet:
                 row += 1
         return images, labels
 
-    def _paths(self, root: Path, split: str) -> list[Path]:
+    def count(self, root: Path | None, split: str) -> int:
+        """From the footers of the files."""
+        return sum(file.metadata.num_rows for _, file in map(_open, self._paths(root, split)))
+
+    def _paths(self, root: Path | None, split: str) -> list[Path]:
         """The files of a split. Looks at names only; a file in both splits is refused."""
+        if root is None:
+            raise UserError("dataset.root: parquet needs the folder that holds the files (`root: FOLDER`)")
         if not root.is_dir():
             raise UserError(f"dataset.root: there is no folder {root}; put the Parquet files there or name theirs")
         train, test = sorted(root.glob(self.train_files)), sorted(root.glob(self.test_files))
