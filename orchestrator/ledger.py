@@ -26,9 +26,7 @@ class Ledger:
     those come first that the later ones build upon, so a driver may die between any two of them.
     """
 
-    def __init__(
-        self, store: Store, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: Store, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic) -> None:
         self.store, self.interval, self._clock = store, interval, clock
         self._known = {table: store.keys(table) for table in TABLES if table != "examples"}
         self._waiting: dict[str, dict[str, list[Row]]] = {place: {} for place in _ORDER}
@@ -54,6 +52,10 @@ class Ledger:
     def has(self, table: str, key: str) -> bool:
         """Whether a record is written or noted."""
         return key in self._known[table]
+
+    def waits(self) -> bool:
+        """Whether something is noted and not written."""
+        return any(self._waiting.values())
 
     def flush_if_due(self) -> None:
         """Write what waits, if the last time was long enough ago."""

@@ -40,6 +40,7 @@ class Record:
     hangs: int = 0  # how often its worker was ended for its silence
     told: Told = field(default_factory=list)
     counted_as: str = ""  # the state under which the sweep counts it
+    reopened: dict[str, Any] | None = None  # how it had ended, where rows of it were lost that its worker tells again
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,51 @@ def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
     """Every trial on record by id, in the order they were asked for, and the repeats."""
     asks = store.read("asks").sort_values("asked_at", kind="stable")
     records = {str(row["trial_id"]): _record(row) for row in rows_of(asks)}
-    over = set(store.read("trials", ["trial_id"])["trial_id"])
     events, epochs, attacks = (rows_of(store.read(table)) for table in ("events", "epochs", "attacks"))
+    judged = store.keys("examples")
+    attacks = [
+        row for row in attacks if row["evaluation"] == RUNG or f"{row['trial_id']}.{row['evaluation']}" in judged
+    ]
+    broken = _broken(epochs, attacks)
+    over = set(store.read("trials", ["trial_id"])["trial_id"]) - broken
     repeats = _add_events(records, events, over)
     _add_figures(records, attacks, epochs, over)
+    for record in records.values():
+        if record.plan.trial_id in broken and record.ended and record.ended["status"] in ("completed", "pruned"):
+            record.reopened, record.ended = record.ended, None
     return records, repeats
+
+
+def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
+    """The trials of which rows are lost: epochs that are missing, rungs without attacks, attacks without a rung.
+
+    A driver that was killed may leave that too, of trials that were under way.
+    """
+    trained: dict[str, set[int]] = {}
+    rungs: dict[str, set[int]] = {}
+    attacked: dict[str, set[int]] = {}
+    for row in epochs:
+        trained.setdefault(row["trial_id"], set()).add(row["epoch"])
+        if _is_rung(row):
+            rungs.setdefault(row["trial_id"], set()).add(row["epoch"])
+    for row in attacks:
+        if row["evaluation"] == RUNG:
+            attacked.setdefault(row["trial_id"], set()).add(row["epoch"])
+    return {
+        trial_id
+        for trial_id in trained.keys() | attacked.keys()
+        if rungs.get(trial_id) != attacked.get(trial_id) or trained[trial_id] != set(range(1, max(rungs[trial_id]) + 1))
+    }
+
+
+def _key_of(row: Row) -> str:
+    """What the evaluation is called that a row of `attacks` is of."""
+    return f"{row['trial_id']}.{row['evaluation']}"
+
+
+def _is_rung(row: Row) -> bool:
+    """Whether a row of `epochs` has the figures of a rung."""
+    return row["robust_accuracy"] is not None and row["robust_accuracy"] == row["robust_accuracy"]
 
 
 def asked_to_json(asked: Asked) -> dict[str, str]:
@@ -127,7 +168,7 @@ def _add_figures(records: dict[str, Record], attacks: list[Row], epochs: list[Ro
         else:
             record.evaluations[evaluation] = found
         if trial_id not in over:
-            key = rung_key(trial_id, epoch) if evaluation == RUNG else f"{trial_id}.{evaluation}"
+            key = rung_key(trial_id, epoch) if evaluation == RUNG else _key_of(rows[0])
             record.told.append(("attacks", key, rows))
 
 
@@ -144,8 +185,7 @@ def _add_epochs(records: dict[str, Record], epochs: list[Row], over: set[str]) -
             total += row["seconds"]
             seconds[trial_id, row["epoch"]] = total
             rows.append(row)
-            is_rung = row["robust_accuracy"] is not None and row["robust_accuracy"] == row["robust_accuracy"]
-            if is_rung and trial_id in records and trial_id not in over:
+            if _is_rung(row) and trial_id in records and trial_id not in over:
                 records[trial_id].told.append(("epochs", rung_key(trial_id, row["epoch"]), rows))
                 rows = []
     return seconds

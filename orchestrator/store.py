@@ -181,6 +181,9 @@ class Store:
             self.files.replace(f"{table}/{name}{SUFFIX}", content)
 
     def _has_groups(self, table: str) -> bool:
+        """Whether to look into parts of several records; those of `examples` come from compactions alone."""
+        if table == "examples":
+            return bool(self.manifest(table).packed)
         return any(name.startswith((GROUP, PACKED)) for name in self.names(table))
 
     def _index(self, table: str) -> dict[str, str]:

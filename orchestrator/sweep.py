@@ -53,6 +53,9 @@ class Sweep:
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.records, repeats = read_records(store)
+        if self._ask_again(repeats):
+            self.records, repeats = read_records(store)
+            self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
         self._numbers: dict[str, list[int]] = {}
@@ -122,12 +125,20 @@ class Sweep:
         self.ledger.flush_if_due()
         if plan.stage != "search":
             return True
+        if record.reopened:
+            return bool(record.reopened["status"] != "pruned")
         self._compare(record, reached.epoch)
         return reached.is_top or self.halving.goes_on(plan.cell, reached.epoch, plan.trial_id)
 
     def ended(self, plan: Plan, status: str, error: str | None, facts: Mapping[str, Any]) -> None:
         """Record how a trial's training ended (completed, pruned, failed); tell the search if that is all."""
         record = self.records[plan.trial_id]
+        if record.reopened and status != "failed":
+            record.ended = record.reopened
+            self._count(record)
+            if not self.is_due(plan):
+                self._settle(record)
+            return
         record.ended = {
             "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
             "started_at": record.asked_at.isoformat(), **facts,
@@ -169,6 +180,10 @@ class Sweep:
         assert record.ended is not None
         evaluation = "final" if plan.stage == "search" else "test"
         return Assignment(plan, int(record.ended["checkpoint_epoch"]), self.measurement(evaluation, plan.cell))
+
+    def is_due(self, plan: Plan) -> bool:
+        """Whether a trial waits for its evaluation."""
+        return self.state(self.records[plan.trial_id]) == "evaluating"
 
     def unevaluated(self, stage: str) -> list[Assignment]:
         """What earlier runs trained to the top and did not evaluate."""
@@ -241,13 +256,16 @@ class Sweep:
             self.ledger.flush("asks")
             return plan
         self._count_repeat(cell.name)
-        now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
-        row = event(plan.trial_id, REPEAT, evidence, at=now)
-        self.ledger.append("events", key_of(plan.trial_id, REPEAT, now), [row])
+        self._note_repeat(plan, asked)
         outcome = self._outcome(self.records[plan.trial_id])
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
         return None
+
+    def _note_repeat(self, plan: Plan, asked: Asked) -> None:
+        now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
+        row = event(plan.trial_id, REPEAT, evidence, at=now)
+        self.ledger.append("events", key_of(plan.trial_id, REPEAT, now), [row])
 
     def _count_repeat(self, cell: str) -> None:
         self._repeats[cell] += 1
@@ -306,7 +324,10 @@ class Sweep:
         self.write_row(record)
 
     def write_row(self, record: Record) -> None:
-        """Derive the trial's row of `trials` from its rows of the other tables."""
+        """Derive the trial's row of `trials` from its rows of the other tables, unless it is written."""
+        if self.ledger.has("trials", record.plan.trial_id):
+            record.told = []
+            return
         epochs, attacks, events = (rows_for(record.told, table) for table in ("epochs", "attacks", "events"))
         row = trial_row(self._ask_row(record), epochs, attacks, events, record.figures)
         row |= {"sweep": self.spec.name, **self._provenance, **self._text_settings(record)}
@@ -350,12 +371,39 @@ class Sweep:
             if name not in ("status", "error", "stage", "seed", "started_at")
         } | extra
 
-    def _rebuild(self, repeats: list[Repeat]) -> None:
-        """Put every recorded suggestion back into its study, and every rung figure into its rung."""
+    def _asks(self, repeats: list[Repeat]) -> list[tuple[Asked, Record]]:
+        """Every recorded suggestion with its trial, in order of number."""
         known = {record.plan.trial_id: record for record in self._searched()}
         asks = [(record.asked, record) for record in known.values()]
         asks += [(repeat.asked, known[repeat.trial_id]) for repeat in repeats if repeat.trial_id in known]
-        for asked, record in sorted(asks, key=lambda pair: pair[0].number):
+        return sorted(asks, key=lambda pair: pair[0].number)
+
+    def _ask_again(self, repeats: list[Repeat]) -> bool:
+        """Ask again for suggestions that were lost with a damaged part; whether there were any.
+
+        The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
+        where it does; what is on record of that trial is then found again.
+        """
+        for asked, record in self._asks(repeats):
+            cell, study = self.cells[record.plan.cell], self.studies[record.plan.cell]
+            while study.asks < asked.number:
+                again, configuration = study.ask()
+                fingerprint, by_threat = self.sizes[cell.name].fingerprint, "threat" in self.spec.matrix
+                plan = Plan.of(cell, configuration, fingerprint, self.spec.seed, again.number, by_threat)
+                if plan.trial_id in self.records:
+                    self._note_repeat(plan, again)
+                else:
+                    row = self._ask_row(Record(plan, again, datetime.now(UTC)))
+                    self.ledger.append("asks", plan.trial_id, [row])
+            study.rebuild(asked, self._outcome(record))
+        is_lacking = self.ledger.waits()
+        self.ledger.flush()
+        return is_lacking
+
+    def _rebuild(self, repeats: list[Repeat]) -> None:
+        """Put every recorded suggestion back into its study, and every rung figure into its rung."""
+        known = {record.plan.trial_id: record for record in self._searched()}
+        for asked, record in self._asks(repeats):
             plan = record.plan
             self.studies[plan.cell].rebuild(asked, self._outcome(record))
             numbers = self._numbers.setdefault(plan.trial_id, [])

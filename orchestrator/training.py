@@ -110,7 +110,9 @@ class Trainer:
         return {
             row["epoch"]: row["robust_accuracy"]
             for row in self.history
-            if (figure := row.get("robust_accuracy")) is not None and figure == figure
+            if (figure := row.get("robust_accuracy")) is not None
+            and figure == figure
+            and ("attacks", rung_key(self.plan.trial_id, row["epoch"])) in self._records
         }
 
     def _is_degenerate(self, epoch: int) -> bool:

@@ -92,7 +92,7 @@ class Inline:
             self.sweep.ended(plan, "failed", traceback.format_exc(), {})
             return
         self.sweep.ended(plan, "completed" if reached.is_top else "pruned", None, trainer.facts())
-        if reached.is_top:
+        if reached.is_top and self.sweep.is_due(plan):
             self._evaluate(self.sweep.assignment(plan))
 
     def _evaluate(self, assignment: Any) -> None:

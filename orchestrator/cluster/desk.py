@@ -78,7 +78,8 @@ class Desk:
         elif report.reached.is_top:
             self.reached(plan, report.reached)  # Tune does not show its scheduler the last result of a trial
             self.sweep.ended(plan, "completed", None, report.facts)
-            self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
+            if self.sweep.is_due(plan):
+                self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
         else:
             self.sweep.ended(plan, "pruned", None, report.facts)
         self._say(self.sweep.records[plan.trial_id])
