@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED
+from orchestrator.rundir import text_of
 from orchestrator.store import Store
 from orchestrator.trials_view import figures
+from orchestrator.wording import shown
+from orchestrator.yaml_source import Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,7 +110,10 @@ class Run:
 
     def spec(self) -> dict[str, Any]:
         """The stored spec, as plain YAML."""
-        found: dict[str, Any] = YAML(typ="safe").load(self.store.files.read(SPEC))
+        where = f"{self.root}/{SPEC}"
+        found = Source(f"{text_of(self.store.files, SPEC)}\n", name=where).tree
+        if not isinstance(found, dict):
+            raise UserError(f"{where}: is not the spec of a sweep, got {shown(found)}")
         return found
 
     def model(self, trial_id: str) -> nn.Module:

@@ -145,6 +145,9 @@ class CellReader:
         except ValueError as error:
             self._wrong(at, str(error))
             return None
+        if isinstance(found, str) and not (found.strip() and found.isprintable()):
+            self._wrong(at, f"must be a path without control characters, got {shown(found)}")
+            return None
         if isinstance(found, int) and found < 1:
             self._wrong(at, f"must be a whole number >= 1 or null, got {found}")
             return None

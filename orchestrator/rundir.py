@@ -28,7 +28,12 @@ def run_root(spec: Spec, store: str | Path | None) -> str:
     if is_uri(place):
         refuse_bad_uri(place)
         return below(place, spec.name)
-    return str((Path(place).expanduser() / spec.name).absolute())
+    if not place.strip() or not place.isprintable():
+        raise UserError(f"store: must be a path, got {place!r}")
+    try:
+        return str((Path(place).expanduser() / spec.name).absolute())
+    except RuntimeError:
+        raise UserError(f"store: there is no home directory for {place!r}") from None
 
 
 def open_run_directory(root: str, say: Callable[[str], None] | None = None) -> Files:
@@ -49,9 +54,10 @@ def open_run(spec: Spec, files: Files) -> Store:
 
     Raises UserError where a sweep of this name with another space is on record there.
     """
-    recorded = _text(files, SPEC)
+    recorded = text_of(files, SPEC)
     if recorded is not None:
-        changed = difference(_fixed(load_spec(f"{recorded}\n")), _fixed(spec))
+        on_record = load_spec(f"{recorded}\n", name=f"{files.root}/{SPEC}")
+        changed = difference(_fixed(on_record), _fixed(spec))
         if changed:
             raise UserError(
                 f"{files.root}: a sweep named {spec.name} with another space is on record here; give the new one "
@@ -66,11 +72,14 @@ def open_run(spec: Spec, files: Files) -> Store:
     return store
 
 
-def _text(files: Files, name: str) -> str | None:
+def text_of(files: Files, name: str) -> str | None:
+    """A file of the run, None where there is none. Raises UserError where it is no text."""
     try:
         return files.read(name).decode()
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{files.root}/{name}: is damaged: must be text in UTF-8 ({error.reason})") from None
 
 
 def _fixed(spec: Spec) -> dict[str, Any]:

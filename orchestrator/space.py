@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,15 @@ class Space:
             for problem in self._attempt({**first, **forced}, kinds):
                 found.setdefault(problem.at, problem)
         return list(found.values())
+
+    def tried(self) -> Iterator[Configuration]:
+        """The configurations that `problems` looks at, those whose refs find something."""
+        probes = {path: hole.probes() for path, hole in self.holes().items()}
+        first = {path: values[0] for path, values in probes.items()}
+        for forced in self._attempts(probes):
+            values = {**first, **forced}
+            with contextlib.suppress(SpecError):
+                yield self.configure(lambda path, hole, values=values: values[path])  # type: ignore[misc]
 
     def _filled(self, suggest: Suggest) -> tuple[dict[str, Any], Filling]:
         filling = Filling(suggest)

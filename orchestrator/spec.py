@@ -109,14 +109,17 @@ class Spec(Section):
 
 
 def load_spec(
-    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), tables: Tables | None = None
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    tables: Tables | None = None,
+    name: str = "spec",
 ) -> Spec:
     """Load a spec from a file, YAML text (a string of several lines) or a mapping, and check all of it.
 
     `overrides` are "key.path=value" (a list position is a key too), the value in YAML. `tables` are what may be named,
-    by default all there is. Raises SpecError with a line for each problem.
+    by default all there is; `name` is what messages call a text. Raises SpecError with a line for each problem.
     """
-    opened = Source(source, overrides)
+    opened = Source(source, overrides, name)
     tree = opened.tree
     if not isinstance(tree, dict):
         seen = "nothing: it is empty" if tree is None else shown(tree)

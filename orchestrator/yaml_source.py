@@ -26,10 +26,15 @@ _PLAIN = {_TAG + kind for kind in ("null", "bool", "int", "float")}
 
 
 class Source:
-    """The values of a spec as dicts, lists and scalars (`tree`), and where each was written."""
+    """The values of a spec as dicts, lists and scalars (`tree`), and where each was written.
 
-    def __init__(self, source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
-        self.name = "spec"
+    `name` is what messages call a source that is no file.
+    """
+
+    def __init__(
+        self, source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), name: str = "spec"
+    ) -> None:
+        self.name = name
         self._lines: dict[Place, str] = {}
         self._count = 0
         self._constructor: Any = SafeConstructor(loader=_yaml())

@@ -259,6 +259,13 @@ def test_the_model_of_a_trial_is_the_one_that_was_trained(run: Run) -> None:
         run.model("b")
 
 
+@pytest.mark.parametrize("content", ["", "hello", "a: [1", "a: 1\na: 2"])
+def test_a_stored_spec_that_is_damaged_is_named(tmp_path: Path, content: str) -> None:
+    run = make_run(tmp_path / "damaged", content)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/damaged/spec.yaml"):
+        run.goals()
+
+
 def test_a_path_without_a_run_names_the_runs_near_by(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no run here \(spec.yaml is missing\)$"):
         load(tmp_path)

@@ -131,6 +131,7 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     ({"dataset": {"name": "toy", "classes": 1}}, "dataset.classes: must be >= 2, got 1"),
     ({"dataset": {"name": "toy", "train": 0}}, "dataset.train: must be a whole number >= 1 or null, got 0"),
     ({"dataset": {"name": "toy", "root": 3}}, "dataset.root: must be text or null, got 3"),
+    ({"dataset": {"name": "toy", "root": "a\0"}}, "dataset.root: must be a path without control characters, got 'a"),
     ({"dataset": {"name": "files"}}, "dataset.pattern: is required"),
     ({"dataset": ["toy"]}, "dataset: must be a mapping with a name, got [toy]"),
     (

@@ -18,6 +18,7 @@ from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
+from orchestrator.data_check import check_data
 from orchestrator.driver_lock import Held, driving
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
@@ -56,8 +57,9 @@ def run_sweep(
     deadline = time.monotonic() + time_budget
     files = open_run_directory(root, progress.line)
     with driving(files, progress.line) as held:
-        store = open_run(spec, files)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
+        remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
+        store = open_run(spec, files)  # after the data: a sweep that cannot begin leaves nothing on record
         sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
         if sweep.is_searched and not _lacks_finalists(sweep):
             sweep.ledger.flush()
@@ -65,7 +67,7 @@ def run_sweep(
             return
         with connected(address) as nodes:
             allocation = allocate(spec.resources, nodes)
-            for remark in (*allocation.remarks, describe(allocation)):
+            for remark in (*remarks, *allocation.remarks, describe(allocation)):
                 progress.line(remark)
             with progress:
                 _run_stages(sweep, by_cell, allocation, progress, deadline, make_work, held)
