@@ -33,6 +33,10 @@ PASSING = FULL | {  # what a disk, a mount or a network may say today and not to
 class StoreLost(OSError):
     """The store did not come back: says where, for how long, and what was seen last."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.EIO  # whoever reads a file takes this for trouble with the disk, and not with the file
+
 
 class _Gone(OSError):
     """The whole root is not there."""
@@ -167,6 +171,11 @@ class Patient:
     def _tell(self, text: str) -> None:
         if self.say is not None:
             self.say(f"{self.root}: {text}")
+
+
+def patiently(files: Files, what: str, work: Callable[[], Value]) -> Value:
+    """`work`, which goes to the storage of `files` past their own operations, with their patience if they have any."""
+    return files.attempt(what, work) if isinstance(files, Patient) else work()
 
 
 def _is_passing(error: OSError) -> bool:

@@ -151,9 +151,10 @@ class Store:
 
     def rows(self, table: str, name: str) -> int:
         """How many rows a part has."""
-        with _damage(f"{self.root}/{table}/{name}{SUFFIX}"):
-            path = self.files.path(f"{table}/{name}{SUFFIX}")
-            return int(pq.read_metadata(path, filesystem=self.files.filesystem()).num_rows)
+        whole = f"{table}/{name}{SUFFIX}"
+        with _damage(f"{self.root}/{whole}"):
+            path, filesystem = self.files.path(whole), self.files.filesystem()
+            return self._surely([whole], lambda: int(pq.read_metadata(path, filesystem=filesystem).num_rows))
 
     def records(self, table: str, name: str) -> list[tuple[str, pa.Table]]:
         """The records that a part holds, by key, all of the schema that the table has now."""
@@ -198,7 +199,8 @@ class Store:
     def _keys_in(self, name: str) -> list[tuple[str, int]]:
         """Which records a group holds, and how many rows each has."""
         with _damage(f"{self.root}/{name}"):
-            schema = pq.read_schema(self.files.path(name), filesystem=self.files.filesystem())
+            path, filesystem = self.files.path(name), self.files.filesystem()
+            schema = self._surely([name], lambda: pq.read_schema(path, filesystem=filesystem))
             found: list[tuple[str, int]] = json.loads(schema.metadata[RECORDS])
             return found
 
@@ -219,16 +221,25 @@ class Store:
         paths = [self.files.path(f"{table}/{name}{SUFFIX}") for name in (EMPTY, *names)]
         filesystem = self.files.filesystem()
         with _damage(f"{self.root}/{table}"):
-            schema = pq.read_schema(paths[0], filesystem=filesystem)
+            schema = pq.read_schema(pa.BufferReader(self.files.read(f"{table}/{EMPTY}{SUFFIX}")))
         found = ds.dataset(paths, schema=schema, format="parquet", filesystem=filesystem)
         belongs = ds.field("trial_id") == trial_id if trial_id else None
+        wanted = None if columns is None else list(columns)
+        with _damage(f"{self.root}/{table}"):
+            parts = [f"{table}/{name}{SUFFIX}" for name in names]
+            return self._surely(parts, lambda: found.to_table(columns=wanted, filter=belongs))
+
+    def _surely(self, parts: Sequence[str], look: Callable[[], Found]) -> Found:
+        """What `look` finds in parts that it reads past our patience: where that fails, they are read once with it.
+
+        That waits for a store that is away, and says which part it is that is damaged or gone.
+        """
         try:
-            with _damage(f"{self.root}/{table}"):
-                return found.to_table(columns=None if columns is None else list(columns), filter=belongs)
-        except DamagedPart:
-            for name in names:
-                self._load(f"{table}/{name}{SUFFIX}")  # says which part it is
-            raise
+            return look()
+        except (pa.ArrowException, OSError):
+            for part in parts:
+                self._load(part)
+            return look()
 
     def _again(self, look: Callable[[], Found]) -> Found:
         """What `look` finds; a part that was packed meanwhile makes it look once more."""

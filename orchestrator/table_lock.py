@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.files import Files
+from orchestrator.patience import patiently
 
 
 @contextmanager
@@ -18,6 +19,7 @@ def table_lock(files: Files, table: str, packing: bool = False) -> Iterator[None
     if not files.is_local:
         yield
         return
-    with open(files.path(f".{table}.lock"), "a") as file:
+    path = files.path(f".{table}.lock")
+    with patiently(files, f"lock {table}", lambda: open(path, "a")) as file:
         fcntl.flock(file, fcntl.LOCK_EX if packing else fcntl.LOCK_SH)
         yield

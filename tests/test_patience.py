@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import s3_server
+from still_time import Time
 
 from orchestrator.files import Files, open_files
 from orchestrator.patience import FIRST_PAUSE, LONGEST_PAUSE, PASSING, Patient, StoreLost
@@ -25,24 +26,6 @@ CALLS: dict[str, Callable[[Files], Any]] = {
     "delete": lambda files: files.delete("d/there"),
     "make_directory": lambda files: files.make_directory("d/e"),
 }
-
-
-@dataclass
-class Time:
-    """A clock that only pauses move; `at` has what happens once it shows a time."""
-
-    now: float = 0.0
-    at: dict[float, Callable[[], object]] = field(default_factory=dict)
-    pauses: list[float] = field(default_factory=list)
-
-    def clock(self) -> float:
-        return self.now
-
-    def pause(self, seconds: float) -> None:
-        self.now += seconds
-        self.pauses.append(seconds)
-        for due in [due for due in self.at if due <= self.now]:
-            self.at.pop(due)()
 
 
 @dataclass

@@ -39,12 +39,22 @@ evaluation:
 resources: {max_concurrent: 1}
 """
 KILLS = 4
+OUTAGE = 30.0  # seconds
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[s3_server.Server]:
     with s3_server.serving() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    place = tmp_path_factory.mktemp("undisturbed")
+    spec = place / "tiny.yaml"
+    spec.write_text(SPEC)
+    finished(spec, str(place), place / "log")
+    return load(place / "tiny")
 
 
 def begin(spec: Path, store: str, log: Path) -> subprocess.Popen[bytes]:
@@ -66,12 +76,10 @@ def rows(run: Run) -> pd.DataFrame:
 
 
 def test_a_sweep_on_s3_that_is_killed_again_and_again_ends_as_the_undisturbed_one_on_a_disk(
-    tmp_path: Path, server: s3_server.Server
+    tmp_path: Path, server: s3_server.Server, undisturbed: Run
 ) -> None:
     spec, store, log, draw = tmp_path / "tiny.yaml", server.uri(), tmp_path / "log", random.Random(0)
     spec.write_text(SPEC)
-    finished(spec, str(tmp_path / "disk"), log)
-    undisturbed = load(tmp_path / "disk" / "tiny")
     killed = 0
     while killed < KILLS:
         driver = begin(spec, store, log)
@@ -91,6 +99,29 @@ def test_a_sweep_on_s3_that_is_killed_again_and_again_ends_as_the_undisturbed_on
     assert run.events().query("kind == 'conflict'").empty
     assert run.model(run.trials()["trial_id"][0]) is not None
     assert "nothing to do" in finished(spec, store, log)
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_a_store_that_is_gone_for_a_while_delays_a_sweep_and_changes_nothing(
+    tmp_path: Path, server: s3_server.Server, undisturbed: Run, kind: str
+) -> None:
+    spec, log, disk, away = tmp_path / "tiny.yaml", tmp_path / "log", tmp_path / "store", tmp_path / "away"
+    spec.write_text(SPEC)
+    store = server.uri("outage") if kind == "s3" else str(disk)
+    driver = begin(spec, store, log)
+    while driver.poll() is None and "search 2/6" not in log.read_text():
+        time.sleep(0.05)
+    port = server.port
+    server.stop() if kind == "s3" else disk.rename(away)
+    time.sleep(OUTAGE)
+    assert driver.poll() is None, log.read_text()
+    before = log.read_text()
+    server.start(port) if kind == "s3" else away.rename(disk)
+    assert driver.wait(timeout=300) == 0, log.read_text()
+    assert "search 5/6" not in before
+    assert "the store is back after" in log.read_text()
+    run = load(below(store, "tiny") if kind == "s3" else disk / "tiny")
+    pd.testing.assert_frame_equal(rows(run), rows(undisturbed))
 
 
 def test_no_secret_of_the_environment_reaches_the_store_or_the_screen(
