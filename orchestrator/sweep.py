@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.holes import text_of
 from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import ENDED, REPEAT, RETRY, SILENT, event, key_of
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
+from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.records import Record, Repeat, asked_to_json, read_records
 from orchestrator.rundir import provenance
@@ -119,15 +121,16 @@ class Sweep:
         """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
         record = self.records[plan.trial_id]
         self._note(record, reached.told)
+        self._note_earlier_rungs(record, reached)
         record.rungs[reached.epoch] = reached.metrics
         if reached.is_degenerate:
             record.degenerate_rungs.add(reached.epoch)
         self.ledger.flush_if_due()
         if plan.stage != "search":
             return True
+        self._compare(record, reached.epoch)
         if record.reopened:
             return bool(record.reopened["status"] != "pruned")
-        self._compare(record, reached.epoch)
         return reached.is_top or self.halving.goes_on(plan.cell, reached.epoch, plan.trial_id)
 
     def ended(self, plan: Plan, status: str, error: str | None, facts: Mapping[str, Any]) -> None:
@@ -303,6 +306,19 @@ class Sweep:
         self.records[plan.trial_id] = record
         self._count(record)
         self.ledger.append("asks", plan.trial_id, [self._ask_row(record)])
+
+    def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
+        """Rungs that a checkpoint knew of and the store did not: a driver died before it had written them."""
+        for row in rows_for(reached.told, "events"):
+            if row["kind"] == DEGENERATE_AT_RUNG:
+                record.degenerate_rungs.add(json.loads(row["evidence"])["epoch"])
+        for table, _, rows in reached.told:
+            if table == "attacks" and (epoch := rows[0]["epoch"]) not in {*record.rungs, reached.epoch}:
+                trained = [row["seconds"] for row in rows_for(record.told, "epochs") if row["epoch"] <= epoch]
+                known = {"seconds": sum(trained), "parameters": reached.metrics["parameters"]}
+                record.rungs[epoch] = metrics_of(rows, record.plan.threat["eps"]) | known
+                if record.plan.stage == "search":
+                    self._compare(record, epoch)
 
     def _note(self, record: Record, told: Told) -> None:
         """Have records written that the store does not have yet."""
