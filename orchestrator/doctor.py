@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ import pyarrow.parquet as pq
 from orchestrator import checkpoints
 from orchestrator.errors import UserError
 from orchestrator.manifest import MANIFEST
+from orchestrator.provenance import spec_hash
 from orchestrator.rundir import PROVENANCE, SPEC, text_of
 from orchestrator.schemas import TABLES
+from orchestrator.spec import load_spec
 from orchestrator.store import EMPTY, SUFFIX, Store
 
 ASIDE = ".damaged"
@@ -40,7 +43,10 @@ def set_aside(store: Store, findings: list[Finding]) -> list[Finding]:
     """
     damaged = [finding for finding in findings if finding.is_damaged]
     for finding in damaged:
-        content = store.files.read(finding.name)
+        try:
+            content = store.files.read(finding.name)
+        except FileNotFoundError:
+            continue  # a second finding of the same file
         store.files.make_directory(f"{ASIDE}/{finding.name}".rpartition("/")[0])
         store.files.replace(f"{ASIDE}/{finding.name}", content)
         store.files.delete(finding.name)
@@ -50,10 +56,15 @@ def set_aside(store: Store, findings: list[Finding]) -> list[Finding]:
 def _texts(store: Store) -> Iterator[Finding]:
     for name in (SPEC, PROVENANCE):
         try:
-            if text_of(store.files, name) is None:
+            text = text_of(store.files, name)
+            if text is None:
                 yield Finding(name, "is missing: the next run writes it", is_damaged=False)
-        except UserError as error:
-            yield Finding(name, str(error))
+            elif name == SPEC:
+                load_spec(f"{text}\n", name=f"{store.root}/{SPEC}")
+            elif json.loads(text)["spec_hash"] != spec_hash(text_of(store.files, SPEC) or ""):
+                yield Finding(SPEC, f"is not the one that {PROVENANCE} was written for")
+        except (UserError, ValueError, KeyError, TypeError) as error:
+            yield Finding(name, f"is damaged: {error}")
 
 
 def _parts(store: Store) -> Iterator[Finding]:
@@ -74,10 +85,10 @@ def _parts(store: Store) -> Iterator[Finding]:
 
 def _unreadable(store: Store, table: str, name: str) -> str | None:
     try:
-        part = pq.ParquetFile(pa.BufferReader(store.files.read(f"{table}/{name}"))).read()
+        content = pa.BufferReader(store.files.read(f"{table}/{name}"))
+        pq.ParquetFile(content, page_checksum_verification=True).read().validate(full=True)
         if name != EMPTY + SUFFIX:
             store.records(table, name.removesuffix(SUFFIX))
-        part.validate(full=True)
     except (pa.ArrowException, OSError, UserError, KeyError, ValueError) as error:
         return f"cannot be read: {str(error).splitlines()[0] if str(error) else error!r}"
     return None

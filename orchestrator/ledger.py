@@ -53,10 +53,6 @@ class Ledger:
         """Whether a record is written or noted."""
         return key in self._known[table]
 
-    def waits(self) -> bool:
-        """Whether something is noted and not written."""
-        return any(self._waiting.values())
-
     def flush_if_due(self) -> None:
         """Write what waits, if the last time was long enough ago."""
         if self._clock() - self._flushed >= self.interval:

@@ -15,7 +15,7 @@ from orchestrator.rungs import degenerate_key, rung_key
 from orchestrator.search import Asked
 from orchestrator.store import Store
 from orchestrator.told import Row, Told
-from orchestrator.trials_view import rows_of
+from orchestrator.trials_view import DOUBT, rows_of
 
 RUNG = "rung"
 
@@ -143,8 +143,9 @@ def _add_events(records: dict[str, Record], events: Iterable[Row], over: set[str
             epoch = json.loads(row["evidence"])["epoch"]
             record.degenerate_rungs.add(epoch)
             key = degenerate_key(row["trial_id"], epoch)
-        elif row["kind"] == "doubt:degenerate":
-            record.is_degenerate = True
+        elif row["kind"].startswith(DOUBT):
+            record.is_degenerate = record.is_degenerate or row["kind"] == f"{DOUBT}degenerate"
+            key = f"{row['trial_id']}.{'final' if record.plan.stage == 'search' else 'test'}.doubts"
         elif row["kind"] == RETRY and row["evidence"].startswith(SILENT):
             record.hangs += 1
         if row["trial_id"] not in over:

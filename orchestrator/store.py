@@ -33,6 +33,10 @@ RECORDS = b"robustsweep.records"  # of such a part: JSON of [key, number of rows
 READ_AGAIN = 5  # times, when parts were packed into others between the look into a directory and the reading
 _KEY = re.compile(r"[A-Za-z0-9=][A-Za-z0-9._=-]{0,199}")  # readers skip what begins with a dot or an underscore
 
+_CHECKED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
 Record = tuple[str, Sequence[Row]]
 Found = TypeVar("Found")
 
@@ -73,8 +77,8 @@ class Store:
             self.files.make_directory(table)
             self.manifest(table).finish(self.files, table, SUFFIX)
             name, schema = f"{table}/{EMPTY}{SUFFIX}", schema_of(table, self.param_columns)
-            if self.files.exists(name):
-                known = pq.read_schema(pa.BufferReader(self.files.read(name)))
+            known = self._schema_on_record(table)
+            if known is not None:
                 _check_covers(f"{self.root}/{table}", known, schema)
                 if known.equals(schema, check_metadata=True):
                     continue
@@ -160,7 +164,7 @@ class Store:
         """The records that a part holds, by key, all of the schema that the table has now."""
         whole = self._load(f"{table}/{name}{SUFFIX}")
         parts = split(whole) if name.startswith((GROUP, PACKED)) else [(name, whole)]
-        schema = pq.read_schema(pa.BufferReader(self.files.read(f"{table}/{EMPTY}{SUFFIX}")))
+        schema = self._schema_on_record(table) or schema_of(table, self.param_columns)
         return [(key, _widened(part, schema)) for key, part in parts]
 
     def manifest(self, table: str) -> Manifest:
@@ -180,6 +184,14 @@ class Store:
     def _put(self, table: str, name: str, content: bytes) -> None:
         with table_lock(self.files, table):
             self.files.replace(f"{table}/{name}{SUFFIX}", content)
+
+    def _schema_on_record(self, table: str) -> pa.Schema | None:
+        """The schema that the table has now; None where there is none, or what says so is damaged and made anew."""
+        try:
+            with _damage(f"{self.root}/{table}/{EMPTY}{SUFFIX}"):
+                return pq.read_schema(pa.BufferReader(self.files.read(f"{table}/{EMPTY}{SUFFIX}")))
+        except (FileNotFoundError, DamagedPart):
+            return None
 
     def _has_groups(self, table: str) -> bool:
         """Whether to look into parts of several records; those of `examples` come from compactions alone."""
@@ -206,7 +218,7 @@ class Store:
 
     def _load(self, name: str) -> pa.Table:
         with _damage(f"{self.root}/{name}"):
-            return pq.ParquetFile(pa.BufferReader(self.files.read(name))).read()
+            return pq.ParquetFile(pa.BufferReader(self.files.read(name)), page_checksum_verification=True).read()
 
     def _read(self, table: str, columns: Sequence[str] | None, trial_id: str) -> pd.DataFrame:
         if not self.files.exists(empty := f"{table}/{EMPTY}{SUFFIX}"):
@@ -222,7 +234,7 @@ class Store:
         filesystem = self.files.filesystem()
         with _damage(f"{self.root}/{table}"):
             schema = pq.read_schema(pa.BufferReader(self.files.read(f"{table}/{EMPTY}{SUFFIX}")))
-        found = ds.dataset(paths, schema=schema, format="parquet", filesystem=filesystem)
+        found = ds.dataset(paths, schema=schema, format=_CHECKED, filesystem=filesystem)
         belongs = ds.field("trial_id") == trial_id if trial_id else None
         wanted = None if columns is None else list(columns)
         with _damage(f"{self.root}/{table}"):
@@ -281,7 +293,7 @@ def checked_key(key: str) -> str:
 def encoded(part: pa.Table) -> bytes:
     """The one way in which a part becomes bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(part, sink, compression="zstd")
+    pq.write_table(part, sink, compression="zstd", write_page_checksum=True)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
@@ -55,7 +55,8 @@ class Sweep:
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.records, repeats = read_records(store)
-        if self._ask_again(repeats):
+        if self._lacks_asks(repeats):
+            self._ask_again(repeats)
             self.records, repeats = read_records(store)
             self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.exhausted: set[str] = set()
@@ -321,8 +322,12 @@ class Sweep:
                     self._compare(record, epoch)
 
     def _note(self, record: Record, told: Told) -> None:
-        """Have records written that the store does not have yet."""
-        record.told += [entry for entry in told if self.ledger.append(*entry)]
+        """Have records written that the store does not have yet, and know of them until the trial's row is written."""
+        known = {(table, key) for table, key, _ in record.told}
+        for entry in told:
+            self.ledger.append(*entry)
+            if entry[:2] not in known:
+                record.told.append(entry)
 
     def _ask_row(self, record: Record) -> dict[str, Any]:
         plan = record.plan
@@ -394,8 +399,15 @@ class Sweep:
         asks += [(repeat.asked, known[repeat.trial_id]) for repeat in repeats if repeat.trial_id in known]
         return sorted(asks, key=lambda pair: pair[0].number)
 
-    def _ask_again(self, repeats: list[Repeat]) -> bool:
-        """Ask again for suggestions that were lost with a damaged part; whether there were any.
+    def _lacks_asks(self, repeats: list[Repeat]) -> bool:
+        """Whether suggestions were lost with a damaged part: their numbers are missing."""
+        numbers: dict[str, list[int]] = {}
+        for asked, record in self._asks(repeats):
+            numbers.setdefault(record.plan.cell, []).append(asked.number)
+        return any(found != list(range(len(found))) for found in numbers.values())
+
+    def _ask_again(self, repeats: list[Repeat]) -> None:
+        """Ask again for suggestions that were lost with a damaged part.
 
         The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
         where it does; what is on record of that trial is then found again.
@@ -409,12 +421,11 @@ class Sweep:
                 if plan.trial_id in self.records:
                     self._note_repeat(plan, again)
                 else:
-                    row = self._ask_row(Record(plan, again, datetime.now(UTC)))
+                    just_before = record.asked_at - timedelta(microseconds=1 + asked.number - again.number)
+                    row = self._ask_row(Record(plan, again, just_before))
                     self.ledger.append("asks", plan.trial_id, [row])
             study.rebuild(asked, self._outcome(record))
-        is_lacking = self.ledger.waits()
         self.ledger.flush()
-        return is_lacking
 
     def _rebuild(self, repeats: list[Repeat]) -> None:
         """Put every recorded suggestion back into its study, and every rung figure into its rung."""

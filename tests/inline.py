@@ -64,6 +64,8 @@ class Inline:
     def run(self, steps: int = 10**9) -> Inline:
         self.left = steps
         for stage in ("search", "finalist"):
+            if stage == "finalist" and not self.sweep.is_searched:
+                break
             for assignment in self.sweep.unevaluated(stage):
                 self._evaluate(assignment)
             finalists = self.sweep.finalists() if stage == "finalist" else []

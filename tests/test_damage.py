@@ -71,13 +71,13 @@ def damage(path: Path, generator: random.Random) -> str:
 
 def end_of(root: Path) -> str:
     """Run the sweep on; where a damaged file stops it, set aside what the doctor finds, and run it again."""
-    refusal = refused(root)
-    if refusal is None:
-        return "right"
-    assert str(root) in refusal
-    assert set_aside(Store.at(root), examine(Store.at(root))), f"the doctor finds nothing of: {refusal}"
-    assert refused(root) is None
-    return "named, then repaired"
+    refusal, store = refused(root), Store.at(root)
+    assert refusal is None or str(root) in refusal
+    if set_aside(store, examine(store)):
+        assert refused(root) is None
+        return "repaired" if refusal is None else "named, then repaired"
+    assert refusal is None, f"the doctor finds nothing of: {refusal}"
+    return "right"
 
 
 def refused(root: Path) -> str | None:
