@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.lasting import lasting_base
 from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
 from orchestrator.store import Store
@@ -20,7 +21,7 @@ def run_root(spec: Spec, store: str | Path | None) -> Path:
     place = str(store if store is not None else spec.store)
     if "://" in place:
         raise UserError(f"store: must be a path, got {place!r}: object stores are not there yet")
-    return (Path(store if store is not None else spec.store).expanduser() / spec.name).absolute()
+    return (lasting_base() / Path(place).expanduser() / spec.name).absolute()
 
 
 def open_run(spec: Spec, root: Path) -> Store:
