@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -100,8 +101,8 @@ def _refuse_other_servers(url: str) -> None:
         raise UserError(f"--address {url}: nothing answers there ({getattr(error, 'reason', error)})") from None
     except (ValueError, TypeError):
         raise UserError(_no_dashboard(url, "it does not say Ray's version")) from None
-    except Exception as error:  # http.client's own: something that does not speak HTTP
-        raise UserError(_no_dashboard(url, f"it does not speak HTTP: {error!r}")) from None
+    except http.client.HTTPException:
+        raise UserError(_no_dashboard(url, "it does not speak HTTP")) from None
 
 
 def _no_dashboard(url: str, why: str) -> str:

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from orchestrator.api import seconds
-from orchestrator.cluster.following import INTERRUPTED, OK, ClusterGone, exit_code, follow, why
+from orchestrator.cluster.following import INTERRUPTED, OK, WRONG, ClusterGone, exit_code, follow, why
 from orchestrator.cluster.jobs import Jobs, connect
 from orchestrator.cluster.parcel import pack
 from orchestrator.errors import UserError
@@ -147,6 +147,8 @@ def _followed(jobs: Jobs, job: str, order: Order, again: str, write: Callable[[s
     code = exit_code(details)
     if code == OK:
         write(f"job {job} is done; {_said_place(order.place)}")
+    elif code == WRONG:
+        write(f"job {job} did not start: its message above says what to put right")
     else:
         ended = "was stopped" if code == INTERRUPTED else f"failed: {why(details)}"
         write(f"job {job} {ended}. What was finished is kept; the same command goes on from it")
