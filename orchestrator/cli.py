@@ -67,6 +67,37 @@ def run(
 
 
 @app.command()
+def submit(
+    spec: SpecFile,
+    address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HEAD:8265.")],
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit, and do not follow the job.")] = False,
+    store: Annotated[str | None, typer.Option(help="As in run, on the cluster: a shared path, s3:// or gs://.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Search trials per cell; overrides the spec's.")] = None,
+    overrides: Overrides = None,
+    time_budget: Annotated[str | None, typer.Option(help="Begin no new trial after this long: 90s, 30m, 8h.")] = None,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="The folder that travels to the cluster; the current one.", file_okay=False)
+    ] = None,
+    runtime_env: Annotated[
+        Path | None, typer.Option(help="YAML for Ray: pip, env_vars and so on.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Run a sweep as a job on a Ray cluster. The same command again joins it, or goes on where it ended."""
+    from orchestrator.cluster.submission import submit as submit_spec
+
+    def write(text: str) -> None:
+        typer.echo(text)
+        sys.stdout.flush()
+
+    raise typer.Exit(
+        submit_spec(
+            spec, address, store=store, trials=trials, overrides=overrides or [], time_budget=time_budget,
+            wait=not no_wait, working_dir=working_dir, runtime_env=runtime_env, write=write,
+        )
+    )
+
+
+@app.command()
 def status(run_directory: RunDirectory) -> None:
     """How far a sweep is."""
     from orchestrator.analysis import load

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import Files, open_files
+from orchestrator.lasting import lasting_base
 from orchestrator.patience import Patient
 from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
@@ -31,7 +32,7 @@ def run_root(spec: Spec, store: str | Path | None) -> str:
     if not place.strip() or not place.isprintable():
         raise UserError(f"store: must be a path, got {place!r}")
     try:
-        return str((Path(place).expanduser() / spec.name).absolute())
+        return str((lasting_base() / Path(place).expanduser() / spec.name).absolute())
     except RuntimeError:
         raise UserError(f"store: there is no home directory for {place!r}") from None
 

@@ -76,7 +76,7 @@ class Store:
         for table in TABLES:
             self.files.make_directory(table)
             self.manifest(table).finish(self.files, table, SUFFIX)
-            name, schema = f"{table}/{EMPTY}{SUFFIX}", schema_of(table, self.param_columns)
+            schema = schema_of(table, self.param_columns)
             known = self._schema_on_record(table)
             if known is not None:
                 _check_covers(f"{self.root}/{table}", known, schema)

@@ -15,6 +15,7 @@ from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, Run
 from orchestrator.cluster.allocation import Allocation, allocate
 from orchestrator.cluster.desk import WORKER_DEATHS, Desk
 from orchestrator.cluster.evaluators import EvaluatorPool
+from orchestrator.cluster.nodes import refuse_other_code, refuse_unshared
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
@@ -66,6 +67,8 @@ def run_sweep(
             progress.line("nothing to do: every trial is on record")
             return
         with connected(address) as nodes:
+            refuse_unshared(str(root), is_local=True)
+            refuse_other_code()
             allocation = allocate(spec.resources, nodes)
             for remark in (*remarks, *allocation.remarks, describe(allocation)):
                 progress.line(remark)

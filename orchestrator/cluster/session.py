@@ -59,5 +59,8 @@ def _start(address: str | None) -> None:
 
 def _nodes() -> list[Node]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = (node["Resources"] for node in nodes if node["Alive"])
-    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
+    return [
+        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0), node["NodeID"])
+        for node in nodes
+        if node["Alive"]
+    ]
