@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from orchestrator.cluster.token_auth import no_entry
 from orchestrator.errors import UserError
 
 SECONDS = 15.0  # how long a server may take to say its version
@@ -68,23 +69,6 @@ def checked(address: str) -> str:
     if not re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[^/:?#@\s]+):\d+/?", address):
         raise UserError(f"--address {_without_login(address)}: {form}, host and port alone")
     return address.rstrip("/")
-
-
-def no_entry(where: str) -> str:
-    """What to set, where a cluster turned us away."""
-    given = "a token is set here, but not the cluster's" if _has_token() else "no token is set here"
-    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        given = "RAY_AUTH_MODE is not set to token here, so none was shown"
-    return (
-        f"{where}: the cluster asks for a token, and {given}. Set RAY_AUTH_MODE=token and either RAY_AUTH_TOKEN_PATH "
-        "(a file) or RAY_AUTH_TOKEN, or put the token into ~/.ray/auth_token; `ray get-auth-token` on the head node "
-        "shows the cluster's"
-    )
-
-
-def _has_token() -> bool:
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH", os.path.expanduser("~/.ray/auth_token"))
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or os.path.exists(path)
 
 
 def _refuse_other_servers(url: str) -> None:
