@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -54,7 +55,8 @@ class Result:
 
 def undisturbed(wanted: dict[str, Any], scratch: Path) -> Running:
     """The same sweep, left alone. Raises RuntimeError where even that does not end well."""
-    running = Running(wanted, scratch / "undisturbed", QUIET)
+    scratch.mkdir()
+    running = Running(wanted, scratch / "store", QUIET | {"RAY_TMPDIR": str(scratch)})  # no other Ray is to be seen
     running.start()
     assert running.driver is not None
     if running.driver.wait() != 0:
@@ -80,7 +82,7 @@ def disturbed(wanted: dict[str, Any], scratch: Path, seed: int, most: int, clust
     completed = int(((tables["trials"]["stage"] == "search") & (tables["trials"]["status"] == "completed")).sum())
     finalists = min(test["finalists"], completed) * test["seeds"]
     result.wrong += wrong_with_store(running.root, tables, wanted["search"]["trials"], finalists)
-    if wanted["resources"]["max_concurrent"] == 1:
+    if wanted["resources"]["max_concurrent"] == 1 and not killer.wrong:
         alone = read(undisturbed(wanted, scratch / f"alone-{seed}").root)
         result.wrong += differences(tables, alone)
         result.compared_rows = sum(len(tables[name]) for name in tables if name != "events")
@@ -92,16 +94,17 @@ def campaign(
 ) -> list[Result]:
     """Sweep after sweep, `per_sweep` kills in each, until there were so many kills."""
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
     sweeps = [(sampler, 1) for sampler in samplers] + [(samplers[0], 2)]
     per_sweep = max(1, -(-kills // len(sweeps)))
     results: list[Result] = []
     with ExitStack() as stack:
+        stack.callback(lambda: end(below([os.getpid()])))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True)))
         os.environ["RAY_TMPDIR"] = str(scratch)
         cluster = None
         if with_cluster:
             cluster = Cluster(scratch, QUIET)
-            stack.callback(cluster.close)
         while (left := kills - sum(result.kills.total() for result in results)) > 0 and len(results) < 4 * len(sweeps):
             sampler, concurrent = sweeps[len(results) % len(sweeps)]
             wanted = spec(sampler, trials=trials, concurrent=concurrent, seed=seed + len(results) // len(sweeps))
@@ -110,9 +113,11 @@ def campaign(
             say(line(results[-1]))
             for text in results[-1].wrong:
                 say(f"    WRONG {text}")
-    if left := below([os.getpid()]):
-        results[-1].wrong.append(f"{len(left)} processes are left: {'; '.join(found.title[:80] for found in left)}")
-        end(left)
+        if cluster is not None:
+            cluster.close()
+        if left := below([os.getpid()]):
+            titles = "; ".join(found.title[:80] for found in left)
+            results[-1].wrong.append(f"{len(left)} processes are left: {titles}")
     return results
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from kills.processes import Process, end, subtree
 
 HEAD_ADDRESS = "127.0.0.1"
+UP = "Ray runtime started"
+PATIENT = {"RAY_raylet_start_wait_time_s": "120"}  # many nodes start at once on few cores
 
 
 class Cluster:
@@ -23,12 +25,15 @@ class Cluster:
 
     def __init__(self, scratch: Path, environment: dict[str, str], count: int = 4, cpus: int = 1) -> None:
         self._scratch, self._cpus, self._started = scratch, cpus, 0
-        self.environment = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+        self.environment = {**environment, **PATIENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
         self.port = _free_port()
         head = ["--head", f"--node-ip-address={HEAD_ADDRESS}", f"--port={self.port}", "--include-dashboard=false"]
+        self._logs: dict[int, Path] = {}  # by process
         self._head = self._start([*head, "--num-cpus=0"])
-        self._wait_for_head()
+        self._wait_for(self._head)
         self.nodes = [self._start_node() for _ in range(count)]
+        for node in self.nodes:
+            self._wait_for(node)
 
     @property
     def address(self) -> str:
@@ -64,23 +69,21 @@ class Cluster:
         ray = str(Path(sys.executable).parent / "ray")
         command = [ray, "start", "--block", "--disable-usage-stats", "--num-gpus=0", *options]
         command += ["--object-store-memory=100000000"]
-        with (self._scratch / f"node-{self._started}.log").open("wb") as log:
-            return subprocess.Popen(
+        path = self._scratch / f"node-{self._started}.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
                 command, env=os.environ | self.environment, stdout=log, stderr=log, start_new_session=True
             )
+        self._logs[process.pid] = path
+        return process
 
-    def _wait_for_head(self, seconds: float = 120.0) -> None:
+    def _wait_for(self, node: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
+        """Until Ray says that the node is up. Raises RuntimeError, with its last words, for one that is not."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self._head.poll() is not None:
-                break
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex((HEAD_ADDRESS, self.port)) == 0:
-                    return
+        while (said := self._logs[node.pid].read_text(errors="replace")).find(UP) < 0:
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"a node of the cluster did not come up in {seconds:g} s:\n{said[-1500:]}")
             time.sleep(0.2)
-        log = (self._scratch / "node-1.log").read_text(errors="replace")
-        raise RuntimeError(f"the head of the cluster did not come up in {seconds:g} s:\n{log[-2000:]}")
 
 
 def _free_port() -> int:

@@ -9,15 +9,15 @@ SAMPLERS = ("tpe", "random", "grid", "qmc")
 
 def spec(sampler: str, trials: int = 14, epochs: int = 9, concurrent: int = 1, seed: int = 0) -> dict[str, Any]:
     """A sweep. `grid` has grid holes, over which the sampler has no say; the others search a rate and a choice."""
-    rate: dict[str, Any] = {"log_uniform": [0.002, 0.05]}
+    rate: dict[str, Any] = {"log_uniform": [0.002, 0.2]}
     weight: dict[str, Any] = {"choice": [0.0, 0.25, 0.5]}
     if sampler == "grid":
-        rate, weight = {"grid": [0.002, 0.004, 0.008, 0.016, 0.032]}, {"grid": [0.0, 0.25, 0.5]}
+        rate, weight = {"grid": [0.004, 0.01, 0.025, 0.06, 0.15]}, {"grid": [0.0, 0.25, 0.5]}
     return {
         "name": f"kills-{sampler}-{concurrent}",
         "seed": seed,
-        "dataset": {"name": "synthetic", "examples": 1200, "validation": 200, "noise": 0.5},
-        "threat": {"norm": "linf", "eps": 0.1},
+        "dataset": {"name": "synthetic", "examples": 1200, "validation": 200, "noise": 0.3},
+        "threat": {"norm": "linf", "eps": 0.05},
         "defense": {"name": "pgd_at", "steps": 3, "clean_weight": weight},
         "network": {"name": "mlp", "widths": [32]},
         "training": {"epochs": epochs, "batch_size": 32, "lr": rate},
