@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.cluster.allocation import Bundle
 from orchestrator.measurement import Assignment, Found
 from orchestrator.work import Work
 
@@ -63,15 +63,14 @@ class EvaluatorPool:
     gave no answer for `time_limit` seconds is ended, which counts as a death.
     """
 
-    def __init__(self, work: Work, bundle: Bundle, count: int, time_limit: float = float("inf")) -> None:
-        kind: Any = ray.remote(num_cpus=bundle.cpus, num_gpus=bundle.gpus, max_restarts=-1, max_task_retries=0)(
-            EvaluatorActor
-        )
-        self.size, self.time_limit = count, time_limit
+    def __init__(self, work: Work, places: Sequence[Mapping[str, Any]], time_limit: float = float("inf")) -> None:
+        """`places` are the options of each actor, which say where it lives and what it has."""
+        kind: Any = ray.remote(EvaluatorActor)
+        self.size, self.time_limit = len(places), time_limit
         self._free: deque[Any] = deque()
         self._starting: dict[Any, Any] = {}  # actors by a reference that is there once their process is
-        for _ in range(count):
-            self._await(kind.remote(work))
+        for options in places:
+            self._await(kind.options(**options).remote(work))
         self._waiting: deque[_Job] = deque()
         self._running: dict[Any, _Job] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
@@ -16,6 +16,7 @@ from orchestrator.cluster.allocation import Allocation, allocate
 from orchestrator.cluster.desk import WORKER_DEATHS, Desk
 from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.nodes import refuse_other_code, refuse_unshared
+from orchestrator.cluster.places import reserved
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
@@ -67,13 +68,15 @@ def run_sweep(
             progress.line("nothing to do: every trial is on record")
             return
         with connected(address) as nodes:
-            refuse_unshared(str(root), is_local=True)
+            refuse_unshared(files.root, files.is_local)
             refuse_other_code()
             allocation = allocate(spec.resources, nodes)
             for remark in (*remarks, *allocation.remarks, describe(allocation)):
                 progress.line(remark)
-            with progress:
-                _run_stages(sweep, by_cell, allocation, progress, deadline, make_work, held)
+            with progress, reserved(allocation, progress.line) as places:
+                work = make_work(sweep, allocation)
+                pool = EvaluatorPool(work, places, spec.resources.evaluator.time_limit)
+                _run_stages(sweep, by_cell, Office(allocation, work, pool, progress, held, deadline))
 
 
 def describe(allocation: Allocation) -> str:
@@ -82,33 +85,37 @@ def describe(allocation: Allocation) -> str:
     return f"{trials}, {count} evaluator{'s' * (count != 1)} beside ({allocation.evaluator} each)"
 
 
-def _run_stages(
-    sweep: Sweep,
-    data: Mapping[str, TrainingData],
-    allocation: Allocation,
-    progress: Progress,
-    deadline: float,
-    make_work: MakeWork,
-    held: Held,
-) -> None:
-    references = _put(data)
+@dataclass(frozen=True)
+class Office:
+    """What both stages of a sweep work with."""
+
+    allocation: Allocation
+    work: Work
+    pool: EvaluatorPool
+    progress: Progress
+    held: Held
+    deadline: float
+
+    def desk(self, sweep: Sweep, splits: Mapping[str, Any], stage: str) -> Desk:
+        one_by_one = sweep.spec.resources.max_concurrent == 1
+        return Desk(sweep, self.pool, splits, self.progress, self.held, stage, one_by_one, self.deadline)
+
+
+def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) -> None:
+    bench = Bench(office.work, _put(data))
     validation = _put({name: found.validation for name, found in data.items()})
-    work = make_work(sweep, allocation)
-    bench = Bench(work, references)
-    pool = EvaluatorPool(work, allocation.evaluator, allocation.evaluators, sweep.spec.resources.evaluator.time_limit)
-    one_by_one = sweep.spec.resources.max_concurrent == 1
     try:
         if not sweep.is_searched:
-            _run_stage(Desk(sweep, pool, validation, progress, held, "search", one_by_one, deadline), bench, allocation)
-        if not sweep.spec.evaluation.test.finalists or time.monotonic() > deadline:
+            _run_stage(office.desk(sweep, validation, "search"), bench, office.allocation)
+        if not sweep.spec.evaluation.test.finalists or time.monotonic() > office.deadline:
             return
         classes = {repr(cell.dataset_block()): data[name].train.classes for name, cell in sweep.cells.items()}
         test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed, classes[repr(block)]))
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
-        _run_stage(Desk(sweep, pool, _put(test), progress, held, "finalist", one_by_one, deadline), bench, allocation)
+        _run_stage(office.desk(sweep, _put(test), "finalist"), bench, office.allocation)
     finally:
-        pool.close()
+        office.pool.close()
         sweep.ledger.flush()
 
 

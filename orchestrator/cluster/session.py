@@ -56,8 +56,10 @@ def _start(address: str | None) -> None:
     if address is not None:
         _refuse_wrong(address)
     loopback: dict[str, Any] = {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
+    joining = {"address": address}
+    starting = {"address": "local", "include_dashboard": False, **loopback}  # "local": do not join what may run here
     try:
-        ray.init(**({"address": address} if address else {"include_dashboard": False, **loopback}), **quiet)
+        ray.init(**(joining if address else starting), **quiet)
     except AuthenticationError:
         raise UserError(no_entry(where)) from None
     except (ConnectionError, ValueError, RuntimeError) as error:
