@@ -83,7 +83,6 @@ class Desk:
         else:
             self.sweep.ended(plan, "pruned", None, report.facts)
         self._say(self.sweep.records[plan.trial_id])
-        self.poll()
 
     def poll(self, timeout: float = 0.0) -> None:
         """Take in what evaluators finished, and have written what waits to be.

@@ -15,6 +15,7 @@ from orchestrator.measurement import Assignment, Found
 from orchestrator.work import Work
 
 ATTEMPTS = 4  # how often an assignment is handed out when its evaluator dies
+IN_ADVANCE = 4  # assignments that an evaluator may have at a time, where more wait than there are evaluators
 HANGS = 2  # how often it may go without an answer for the time limit
 
 
@@ -30,14 +31,21 @@ class Verdict:
 
 @dataclass
 class _Job:
-    """An assignment and its life so far: the split it measures on, who has it, and since when (inf: was ended)."""
+    """An assignment and its life so far, and the split it measures on."""
 
     assignment: Assignment
     split: Any
-    actor: Any = None
-    since: float = 0.0
     deaths: list[str] = field(default_factory=list)
     hangs: int = 0
+
+
+@dataclass(eq=False)
+class _Place:
+    """An evaluator and what it was handed, by reference: the first is being measured, since when (inf: was ended)."""
+
+    actor: Any
+    handed: dict[Any, _Job] = field(default_factory=dict)
+    since: float = 0.0
 
 
 class EvaluatorActor:
@@ -67,12 +75,12 @@ class EvaluatorPool:
         """`places` are the options of each actor, which say where it lives and what it has."""
         kind: Any = ray.remote(EvaluatorActor)
         self.size, self.time_limit = len(places), time_limit
-        self._free: deque[Any] = deque()
-        self._starting: dict[Any, Any] = {}  # actors by a reference that is there once their process is
+        self._up: list[_Place] = []
+        self._starting: dict[Any, _Place] = {}  # places by a reference that is there once their process is
         for options in places:
-            self._await(kind.options(**options).remote(work))
+            self._await(_Place(kind.options(**options).remote(work)))
         self._waiting: deque[_Job] = deque()
-        self._running: dict[Any, _Job] = {}
+        self._running: dict[Any, _Place] = {}
 
     @property
     def pending(self) -> int:
@@ -102,49 +110,68 @@ class EvaluatorPool:
 
     def close(self) -> None:
         """End the actors."""
-        for actor in [*self._free, *self._starting.values(), *(job.actor for job in self._running.values())]:
-            ray.kill(actor)
+        for place in [*self._up, *self._starting.values()]:
+            ray.kill(place.actor)
 
     def _hand_out(self) -> None:
-        while self._free and self._waiting:
-            job = self._waiting.popleft()
-            job.actor, job.since = self._free.popleft(), time.monotonic()
-            self._running[job.actor.evaluate.remote(job.assignment, job.split)] = job
+        """To whoever has nothing; where there is more than enough for all, some in advance.
 
-    def _await(self, actor: Any) -> None:
+        A sweep of quick evaluations looks in less often than they end.
+        """
+        while self._waiting and self._up:
+            place = min(self._up, key=lambda place: len(place.handed))
+            most = IN_ADVANCE if len(self._waiting) > self.size else 1
+            if len(place.handed) >= most:
+                return
+            job = self._waiting.popleft()
+            if not place.handed:
+                place.since = time.monotonic()
+            reference = place.actor.evaluate.remote(job.assignment, job.split)
+            place.handed[reference] = job
+            self._running[reference] = place
+
+    def _await(self, place: _Place) -> None:
         """Use an actor only once its process is up: a call to one that is restarting fails at once."""
-        self._starting[actor.is_up.remote()] = actor
+        if place in self._up:
+            self._up.remove(place)
+        if place not in self._starting.values():
+            self._starting[place.actor.is_up.remote()] = place
 
     def _take_in(self, reference: Any) -> None:
-        actor = self._starting.pop(reference)
+        place = self._starting.pop(reference)
         try:
             ray.get(reference)
-            self._free.append(actor)
+            self._up.append(place)
         except RayError:
-            self._await(actor)
+            self._await(place)
 
     def _end_silent(self) -> None:
         """End the evaluators whose time is up; Ray restarts them, and `_collect` hears of the death."""
-        for job in self._running.values():
-            if time.monotonic() - job.since > self.time_limit:
-                job.hangs += 1
-                job.since = float("inf")
-                ray.kill(job.actor, no_restart=False)
+        for place in self._up:
+            if place.handed and time.monotonic() - place.since > self.time_limit:
+                next(iter(place.handed.values())).hangs += 1
+                place.since = float("inf")
+                ray.kill(place.actor, no_restart=False)
 
     def _collect(self, reference: Any) -> Verdict | None:
         """The verdict on an assignment, or None where it is to be tried again."""
-        job = self._running.pop(reference)
+        place = self._running.pop(reference)
+        is_first = next(iter(place.handed)) == reference
+        job, was_silent = place.handed.pop(reference), place.since == float("inf")
         try:
             verdict = Verdict(job.assignment, ray.get(reference), None, tuple(job.deaths))
-            self._free.append(job.actor)
+            place.since = time.monotonic()
             return verdict
         except RayTaskError as error:
-            self._free.append(job.actor)
+            place.since = time.monotonic()
             return Verdict(job.assignment, None, str(error), tuple(job.deaths))
         except RayError as error:  # the actor, its node, or an object it needed is gone
-            self._await(job.actor)
-            was_silent = job.since == float("inf")
-            job.deaths.append(f"no answer in {self.time_limit:g} s" if was_silent else f"its evaluator died: {error}")
+            is_first = is_first and place in self._up
+            self._await(place)
+            if is_first:
+                job.deaths.append(
+                    f"no answer in {self.time_limit:g} s" if was_silent else f"its evaluator died: {error}"
+                )
         if len(job.deaths) < ATTEMPTS and job.hangs < HANGS:
             self._waiting.appendleft(job)
             return None

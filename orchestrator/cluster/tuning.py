@@ -25,10 +25,10 @@ class DeskSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The settings of the next trial, None for "later", FINISHED for "no more"."""
-        self._desk.poll()
-        if self._desk.must_wait:
+        while self._desk.must_wait:
             self._desk.poll(timeout=0.2)
-            return None
+            if self._plans:
+                return None  # others are being trained, and want to be heard
         plan = self._desk.next_trial()
         if plan is None:
             return Searcher.FINISHED
