@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ if __name__ == "__main__":
     everything = total(found)
     print(line(everything))
     if given.json:
-        given.json.write_text(json.dumps({"all": asdict(everything), "sweeps": [asdict(one) for one in found]}))
+        given.json.write_text(json.dumps({"all": vars(everything), "sweeps": [vars(one) for one in found]}))
     if everything.kills.total() < given.kills:
         print(f"only {everything.kills.total()} of {given.kills} kills were made: the sweeps ended before")
     sys.exit(bool(everything.wrong) or everything.kills.total() < given.kills)

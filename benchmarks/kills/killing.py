@@ -113,6 +113,8 @@ class Killer:
         deadline = time.monotonic() + seconds
         while True:
             code = self.running.poll()
+            if self.cluster is not None:
+                self.cluster.tend()
             driver = self.running.driver
             bury({*(self.cluster.pids if self.cluster else ()), *([driver.pid] if driver else [])})
             if code is not None:
