@@ -6,6 +6,7 @@ from defenses.data import Data
 from defenses.defense import Defense
 from defenses.fit import TrainingDiverged
 from defenses.networks import NETWORKS, Network
+from defenses.out_of_memory import TrainingOutOfMemory
 from defenses.pgd_at import PgdAT
 from defenses.standard import Standard
 from defenses.state import Epoch, State
@@ -26,4 +27,5 @@ __all__ = [
     "State",
     "Training",
     "TrainingDiverged",
+    "TrainingOutOfMemory",
 ]

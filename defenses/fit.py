@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from defenses.augment import augment
 from defenses.average import Average
 from defenses.data import Data
 from defenses.learner import Learner
+from defenses.microbatches import Microbatches
+from defenses.out_of_memory import TrainingOutOfMemory, is_out_of_memory, release
 from defenses.seeding import seeded
 from defenses.state import Epoch, State, is_finite, tensors, under
 from defenses.training import Training
@@ -36,6 +38,10 @@ class Batch:
     draws: Draws
     epoch: int
     number: int
+
+    def select(self, rows: Tensor) -> Batch:
+        """Some of its examples, with their own draws."""
+        return replace(self, x=self.x[rows], y=self.y[rows], draws=self.draws.select(rows))
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -71,12 +77,16 @@ def fit(
     torch's global generator are seeded the same way: training goes on from a state bit for bit as if it had
     never stopped. A defense whose step is more than a loss gives `step`.
 
-    Raises TrainingDiverged; ValueError when draws or state do not belong to data or network.
+    An epoch that runs out of memory is begun again, with batches in twice as many parts whose gradients are added up
+    (`Microbatches` says where that is not the same; `Epoch.remarks` when it happened). The parts are in the state: they
+    stay. For this `loss` is a mean over examples, and a `step` gets all its gradients of a batch from `loss`.
+
+    Raises TrainingDiverged, TrainingOutOfMemory; ValueError when draws or state do not belong to data or network.
     """
     if len(draws.example_ids) != len(data):
         raise ValueError(f"draws: must have one example id per image, {len(data)}, got {len(draws.example_ids)}")
     loop = _Loop(learner, loss, step, data, training, draws.to(data.device), Average(learner.model, training.ema))
-    return loop.epochs(0 if state is None else loop.restore(state))
+    return loop.epochs(None if state is None else loop.restore(state))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,28 +99,62 @@ class _Loop:
     draws: Draws
     average: Average
 
-    def epochs(self, done: int) -> Iterator[Epoch]:
-        for epoch in range(done, self.training.epochs):
-            with seeded(self.draws.fork("layers", epoch).seed, self.data.device):
-                mean_loss = self._train(epoch)
-            yield Epoch(mean_loss, self.learner.learning_rate, self._state(epoch + 1))
+    def epochs(self, state: State | None) -> Iterator[Epoch]:
+        reached = self._state(0, 1) if state is None else state
+        for epoch in range(_whole(reached, "epoch"), self.training.epochs):
+            mean_loss, parts = self._fitted(epoch, reached)
+            reached = self._state(epoch + 1, parts.count)
+            if not is_finite(reached):
+                raise TrainingDiverged(f"weights are not finite: epoch {epoch + 1}, after its last batch")
+            yield Epoch(mean_loss, self.learner.learning_rate, reached, parts.count, parts.remarks())
 
-    def restore(self, state: State) -> int:
-        """-> how many epochs `state` has behind it."""
+    def restore(self, state: State) -> State:
+        """Go back, or on, to where `state` was yielded. -> the state"""
         self.learner.restore(state)
         self.average.restore(tensors(state, "ema"))
-        done = state["epoch"]
-        assert isinstance(done, int)
-        return done
+        return state
 
-    def _train(self, epoch: int) -> float:
+    def _fitted(self, epoch: int, before: State) -> tuple[float, Microbatches]:
+        """One epoch from the state before it, begun again in smaller parts as often as it does not fit.
+
+        Begun again as a whole: what a failed step left behind (half a gradient, moved statistics, draws taken from
+        torch's generator) is nowhere, and an epoch is a function of the state and the number of parts.
+        """
+        whole = min(self.training.batch_size, len(self.data))
+        parts = Microbatches.of(self.learner.modules.values(), whole, _whole(before, "microbatches", 1))
+        while True:
+            try:
+                with seeded(self.draws.fork("layers", epoch).seed, self.data.device):
+                    return self._train(epoch, parts), parts
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error).splitlines()[0]
+            parts = self._finer(
+                parts, epoch, said
+            )  # outside `except`, whose error holds on to the graph that did not fit
+            self.restore(before)
+
+    def _finer(self, parts: Microbatches, epoch: int, said: str) -> Microbatches:
+        for optimizer in self.learner.optimizers.values():
+            optimizer.zero_grad()
+        release(self.data.device)
+        if finer := parts.halved():
+            return finer
+        raise TrainingOutOfMemory(
+            f"out of memory on {self.data.device} in epoch {epoch + 1}, with batches of {parts.whole} images in "
+            f"{parts.count} parts of at most {parts.most}, which cannot be smaller: {said}"
+        )
+
+    def _train(self, epoch: int, parts: Microbatches) -> float:
         """-> the mean loss over the examples of one epoch."""
         batches = self._order(epoch)
+        loss = parts.accumulated(self.loss, self.learner.parameters())
         draws = self.draws.fork("epoch", epoch)
         losses: list[Tensor] = []
         for number, index in enumerate(batches):
             self.learner.scale_rates(self.training.rate_factor(epoch, number, len(batches)))
-            losses.append(self.step(self.learner, self.loss, self._batch(index, draws, epoch, number), self.training))
+            losses.append(self.step(self.learner, loss, self._batch(index, draws, epoch, number), self.training))
             self.average.follow(epoch * len(batches) + number)
             if len(losses) % _BATCHES_PER_CHECK == 0:
                 _refuse_non_finite(losses, epoch)
@@ -132,11 +176,16 @@ class _Loop:
         x = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
         return Batch(x, self.data.labels[index], draws, epoch, number)
 
-    def _state(self, done: int) -> State:
-        state = self.learner.state() | under("ema", self.average.tensors.items()) | {"epoch": done}
-        if not is_finite(state):
-            raise TrainingDiverged(f"weights are not finite: epoch {done}, after its last batch")
-        return state
+    def _state(self, done: int, microbatches: int) -> State:
+        counts: State = {"epoch": done, "microbatches": microbatches}
+        return self.learner.state() | under("ema", self.average.tensors.items()) | counts
+
+
+def _whole(state: State, key: str, default: int | None = None) -> int:
+    """A number of a state; `default` where the state is of a time before it was kept."""
+    value = state.get(key, default)
+    assert isinstance(value, int)
+    return value
 
 
 def _refuse_non_finite(losses: list[Tensor], epoch: int) -> None:

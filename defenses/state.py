@@ -13,17 +13,23 @@ from defenses.networks.registry import build
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 State: TypeAlias = "dict[str, Tensor | JSON]"
-"""Flat. "epoch": epochs done; "network": description of the module; "model.*": its weights and buffers; "ema.*":
-their averages, where asked for; "optimizer.*". A defense adds prefixes of its own."""
+"""Flat. "epoch": epochs done; "microbatches": in how many parts a batch fits into memory; "network": description of
+the module; "model.*": its weights and buffers; "ema.*": their averages, where asked for; "optimizer.*". A defense adds
+prefixes of its own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """One epoch of training: its mean loss, the rate of its last batch, the state after it."""
+    """One epoch of training: its mean loss, the rate of its last batch, the state after it.
+
+    `microbatches` is in how many parts each batch went through memory; `remarks` are sentences on what that changed.
+    """
 
     loss: float
     learning_rate: float
     state: State
+    microbatches: int = 1
+    remarks: tuple[str, ...] = ()
 
 
 def deployed(state: State) -> nn.Module:

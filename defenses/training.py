@@ -13,6 +13,7 @@ from defenses.schedule import SCHEDULES
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("fp32", "bf16")
 KEEPS = ("best", "last")
+MOST_EPOCHS = 100_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Training:
     threat: Threat | None = None
 
     def __post_init__(self) -> None:
-        self._integer("epochs", 1)
+        self._integer("epochs", 1, MOST_EPOCHS)
         self._integer("batch_size", 2)  # batch norm cannot learn from one image
         self._integer("warmup_epochs", 0, self.epochs - 1)
         self._member("optimizer", OPTIMIZERS)

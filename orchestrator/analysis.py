@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED
+from orchestrator.rundir import text_of
 from orchestrator.store import Store
 from orchestrator.trials_view import figures
+from orchestrator.wording import shown
+from orchestrator.yaml_source import Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,24 +30,31 @@ STAGES = ("search", "finalist")
 
 
 def load(path: str | Path) -> Run:
-    """The run in `path`, a directory <store>/<sweep name>. Raises UserError where there is none."""
-    root = Path(path).expanduser().absolute()
-    if (root / SPEC).is_file():
-        return Run(root)
+    """The run in `path`, a directory or URI <store>/<sweep name>. Raises UserError where there is none."""
+    store = Store.at(path)
+    if store.files.exists(SPEC):
+        return Run(store)
+    raise UserError(f"{path}: no run here ({SPEC} is missing){_runs_near(store)}")
+
+
+def _runs_near(store: Store) -> str:
+    if not store.files.is_local:
+        return ""
+    root = Path(store.root)
     near = sorted(spec.parent for spec in (*root.glob(f"*/{SPEC}"), *root.parent.glob(f"*/{SPEC}")))
-    known = f"; there is one in {', '.join(map(str, near[:5]))}" if near else ""
-    raise UserError(f"{path}: no run here ({SPEC} is missing){known}")
+    return f"; there is one in {', '.join(map(str, near[:5]))}" if near else ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One sweep on disk, finished or not; every call reads what is there now."""
+    """One sweep in its store, finished or not; every call reads what is there now."""
 
-    root: Path
+    store: Store
 
     @property
-    def store(self) -> Store:
-        return Store(self.root)
+    def root(self) -> str:
+        """The run directory: an absolute path, or a URI."""
+        return self.store.root
 
     def asks(self) -> pd.DataFrame:
         return self.store.read("asks")
@@ -101,7 +110,10 @@ class Run:
 
     def spec(self) -> dict[str, Any]:
         """The stored spec, as plain YAML."""
-        found: dict[str, Any] = YAML(typ="safe").load(self.root / SPEC)
+        where = f"{self.root}/{SPEC}"
+        found = Source(f"{text_of(self.store.files, SPEC)}\n", name=where).tree
+        if not isinstance(found, dict):
+            raise UserError(f"{where}: is not the spec of a sweep, got {shown(found)}")
         return found
 
     def model(self, trial_id: str) -> nn.Module:
@@ -114,7 +126,7 @@ class Run:
         from orchestrator.build import make
 
         row = self._row(trial_id)
-        state, _ = checkpoints.load(self.store.checkpoints / row["checkpoint"])
+        state, _ = checkpoints.load(self.store.files, row["checkpoint"])
         defense = make(DEFENSES, row["config"]["defense"])
         model: nn.Module = defense.deployed(state)
         model.surface = defense.surface()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.build import examine, look_up, refusals, settings, unknown_key, unopenable
 from orchestrator.coercion import coerce
 from orchestrator.errors import Place, Problem
+from orchestrator.plausible_eps import refuse_eps
 from orchestrator.reading import Reader, Spot, distinct, hole_kind, label_of
 from orchestrator.space import Space
 from orchestrator.tables import Tables
@@ -144,6 +145,9 @@ class CellReader:
         except ValueError as error:
             self._wrong(at, str(error))
             return None
+        if isinstance(found, str) and not (found.strip() and found.isprintable()):
+            self._wrong(at, f"must be a path without control characters, got {shown(found)}")
+            return None
         if isinstance(found, int) and found < 1:
             self._wrong(at, f"must be a whole number >= 1 or null, got {found}")
             return None
@@ -155,16 +159,10 @@ class CellReader:
         values, problems = examine(Threat, block)
         if not problems and values["norm"] not in NORMS:
             problems = [Problem(("norm",), one_of(NORMS, values["norm"]))]
-        for problem in problems or refusals(Threat, values):
+        problems = problems or refusals(Threat, values) or _eps_problems(values["norm"], values["eps"])
+        for problem in problems:
             self._wrong((*at, *problem.at), problem.text)
-        if problems or refusals(Threat, values):
-            return None
-        if values["norm"] == "linf" and values["eps"] > 1:
-            guess = f"; did you mean {values['eps']:g}/255?" if values["eps"] <= 255 else ""
-            text = f"must be a fraction of the pixel range, at most 1 for linf, got {values['eps']:g}{guess}"
-            self._wrong((*at, "eps"), text)
-            return None
-        return Threat(**values)
+        return None if problems else Threat(**values)
 
     def _note_form(self, axes: Mapping[str, list[Any]], training: Node, lists: Mapping[str, Any]) -> None:
         forms = {axis: [_form(entry) for entry in entries] for axis, entries in axes.items()}
@@ -182,13 +180,23 @@ class CellReader:
         """Let the classes look at what the holes may be; a space that differs in its facts only, just once."""
         seen: list[Any] = []
         for cell in cells:
-            key = (cell.space.template, cell.space.facts if has_refs(cell.space.template) else None)
+            key = (cell.space.template, cell.space.facts if has_refs(cell.space.template) else cell.threat.norm)
             if key not in seen:
                 seen.append(key)
                 self.problems += cell.space.problems(self.tables.blocks())
 
     def _wrong(self, at: Place, text: str) -> None:
         self.problems.append(Problem(at, text))
+
+
+def _eps_problems(norm: str, eps: float) -> list[Problem]:
+    if eps == 0:
+        return [Problem(("eps",), "must be > 0, got 0: at 0 there is nothing to attack")]
+    try:
+        refuse_eps(norm, eps)
+    except ValueError as error:
+        return [Problem(("eps",), str(error).removeprefix("eps: "))]
+    return []
 
 
 def _combined(
@@ -219,9 +227,9 @@ def _form(entry: Any) -> Any:
     return entry.block() if isinstance(entry, DatasetSpec) else {"norm": entry.norm, "eps": entry.eps}
 
 
-def misplaced_holes(tree: Mapping[str, Any]) -> list[Problem]:
-    """Holes where none may be, with a word on what to do instead."""
-    return list(_misplaced(tree, ()))
+def misplaced_holes(tree: Mapping[str, Any], sections: Container[str]) -> list[Problem]:
+    """Holes where none may be, with a word on what to do instead; not below a key that is no section at all."""
+    return list(_misplaced({key: value for key, value in tree.items() if key in sections}, ()))
 
 
 def _misplaced(value: Any, at: Place) -> Iterator[Problem]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from orchestrator import durable
+from orchestrator.files import Files
 from orchestrator.store import checked_key
 
 State: TypeAlias = dict[str, Any]  # Tensor or JSON value, by dotted name
-SUFFIX = ".safetensors"
+DIRECTORY = "checkpoints"
+SUFFIX, COMMIT = ".safetensors", ".json"
 VERSION = 1
 
 
@@ -33,12 +34,12 @@ def name_of(trial_id: str, epoch: int) -> str:
     return f"{checked_key(trial_id)}/{epoch:05d}{SUFFIX}"
 
 
-def save(directory: Path, trial_id: str, epoch: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
-    """Write a checkpoint, in the place of one of the same epoch, and give its path.
+def save(files: Files, trial_id: str, epoch: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Write a checkpoint, in the place of one of the same epoch, and give its name, as `name_of` does.
 
     `facts` are JSON values that are handed back by `load`. Raises TypeError for what is neither tensor nor JSON.
     """
-    path = directory / name_of(trial_id, epoch)
+    name = name_of(trial_id, epoch)
     tensors = _unshared({name: value for name, value in state.items() if isinstance(value, Tensor)})
     content = safetensors.torch.save(tensors)
     commit = {
@@ -46,53 +47,70 @@ def save(directory: Path, trial_id: str, epoch: int, state: Mapping[str, Any], f
         "values": {name: _json(value, f"state[{name!r}]") for name, value in state.items() if name not in tensors},
         "facts": _json(dict(facts), "facts"),
     }  # fmt: skip
-    durable.make_directory(path.parent)
-    durable.replace(path, content)
-    durable.replace(path.with_suffix(".json"), json.dumps(commit).encode())
-    return path
+    files.make_directory(_directory(trial_id))
+    files.replace(_below(name), content)
+    files.replace(_below(_commit_of(name)), json.dumps(commit).encode())
+    return name
 
 
-def load(path: Path) -> tuple[State, dict[str, Any]]:
-    """The state, its tensors on the CPU, and the facts of the checkpoint at `path`. Raises CheckpointError."""
-    content, commit = _read(path)
-    tensors = safetensors.torch.load(content)
+def load(files: Files, name: str) -> tuple[State, dict[str, Any]]:
+    """The state, its tensors on the CPU, and the facts of the checkpoint of this name. Raises CheckpointError."""
+    content, commit = _read(files, name)
+    try:
+        tensors = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{files}: {_below(name)}: no tensors in safetensors: {error}") from error
     return {**tensors, **commit["values"]}, commit["facts"]
 
 
-def newest(directory: Path, trial_id: str) -> int | None:
+def newest(files: Files, trial_id: str) -> int | None:
     """The last epoch of which there is a sound checkpoint; None where there is none."""
-    commits = (directory / checked_key(trial_id)).glob("[0-9]*.json")
-    epochs = sorted((int(path.stem) for path in commits), reverse=True)
-    return next((epoch for epoch in epochs if _is_sound(directory / name_of(trial_id, epoch))), None)
+    stems = {name.removesuffix(COMMIT) for name in files.names(_directory(trial_id)) if name.endswith(COMMIT)}
+    epochs = sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
+    return next((epoch for epoch in epochs if _is_sound(files, name_of(trial_id, epoch))), None)
 
 
-def prune(directory: Path, trial_id: str, keep: set[int]) -> None:
+def prune(files: Files, trial_id: str, keep: set[int]) -> None:
     """Delete a trial's checkpoints but those of the epochs in `keep`, and what killed writers left behind.
 
     For the one process that trains this trial: another one that is writing there would lose its file.
     """
-    kept = {Path(name_of(trial_id, epoch)).stem for epoch in keep}
-    files = list((directory / checked_key(trial_id)).glob("*"))
-    for path in sorted(files, key=lambda path: path.suffix == SUFFIX):  # the commits before their tensors
-        if path.stem not in kept:
-            path.unlink(missing_ok=True)
+    kept = {f"{epoch:05d}{suffix}" for epoch in keep for suffix in (SUFFIX, COMMIT)}
+    for name in files.names(_directory(trial_id)):
+        if name not in kept:
+            files.delete(f"{_directory(trial_id)}/{name}")
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+def _directory(trial_id: str) -> str:
+    return f"{DIRECTORY}/{checked_key(trial_id)}"
+
+
+def _below(name: str) -> str:
+    return f"{DIRECTORY}/{name}"
+
+
+def _commit_of(name: str) -> str:
+    return name.removesuffix(SUFFIX) + COMMIT
+
+
+def _read(files: Files, name: str) -> tuple[bytes, dict[str, Any]]:
     """The bytes of the tensors and the commit, which belong together."""
+    where = f"{files}: {_below(name)}"
     try:
-        content = path.read_bytes()
-        commit = json.loads(path.with_suffix(".json").read_bytes())
+        commit = json.loads(files.read(_below(_commit_of(name))))
+        content = files.read(_below(name))
         if commit["tensors_digest"] != _digest(content):
-            raise CheckpointError(f"{path}: the tensors are not those that its .json was written for")
-        return content, {"values": commit["values"], "facts": commit["facts"]}
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: no whole checkpoint: {error}") from error
+            raise CheckpointError(f"{where}: the tensors are not those that its {COMMIT} was written for")
+        return content, {"values": dict(commit["values"]), "facts": dict(commit["facts"])}
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{where}: no whole checkpoint: {error}") from error
 
 
-def _is_sound(path: Path) -> bool:
+def _is_sound(files: Files, name: str) -> bool:
     try:
-        _read(path)
+        _read(files, name)
     except CheckpointError:
         return False
     return True

@@ -19,7 +19,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A sweep spec (YAML).")]
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory: <store>/<sweep name>.")]
+RunDirectory = Annotated[str, typer.Argument(metavar="RUN", help="A run: <store>/<sweep name>, a directory or URI.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the spec.")
 ]
@@ -61,11 +61,40 @@ def run(
     console.print(render(found))
     failed = int((found.trials()["status"] == "failed").sum())
     if failed:
-        console.print(
-            f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root / 'trials'}"
-        )
+        console.print(f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root}/trials")
     if failed and failed == len(found.trials()):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def submit(
+    spec: SpecFile,
+    address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HEAD:8265.")],
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit, and do not follow the job.")] = False,
+    store: Annotated[str | None, typer.Option(help="As in run, on the cluster: a shared path, s3:// or gs://.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Search trials per cell; overrides the spec's.")] = None,
+    overrides: Overrides = None,
+    time_budget: Annotated[str | None, typer.Option(help="Begin no new trial after this long: 90s, 30m, 8h.")] = None,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="The folder that travels to the cluster; the current one.", file_okay=False)
+    ] = None,
+    runtime_env: Annotated[
+        Path | None, typer.Option(help="YAML for Ray: pip, env_vars and so on.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Run a sweep as a job on a Ray cluster. The same command again joins it, or goes on where it ended."""
+    from orchestrator.cluster.submission import submit as submit_spec
+
+    def write(text: str) -> None:
+        typer.echo(text)
+        sys.stdout.flush()
+
+    raise typer.Exit(
+        submit_spec(
+            spec, address, store=store, trials=trials, overrides=overrides or [], time_budget=time_budget,
+            wait=not no_wait, working_dir=working_dir, runtime_env=runtime_env, write=write,
+        )
+    )
 
 
 @app.command()
@@ -89,6 +118,51 @@ def leaderboard(
         typer.echo(found.leaderboard().to_json(orient="records", indent=2))
     else:
         _console().print(render(found))
+
+
+@app.command()
+def compact(run_directory: RunDirectory) -> None:
+    """Pack many small Parquet files into few large ones, also while the sweep runs."""
+    from orchestrator.analysis import load
+    from orchestrator.compaction import compact as pack
+
+    for done in pack(load(run_directory).store):
+        busy = (
+            "" if done.after < done.before or done.before < 2 or not done.rows else " (somebody reads it all the time)"
+        )
+        _console().print(f"{done.table}: {done.before} parts, now {done.after}{busy}")
+
+
+@app.command()
+def doctor(
+    run_directory: RunDirectory,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged files aside; the next run does their work again.")
+    ] = False,
+) -> None:
+    """Read every file of a run and say what is wrong with it."""
+    from orchestrator.doctor import examine, set_aside
+    from orchestrator.driver_lock import driving
+    from orchestrator.store import Store
+
+    store = Store.at(run_directory)
+    if not store.files.names(""):
+        raise UserError(f"{run_directory}: no run here")
+    findings = examine(store)
+    for finding in findings:
+        _console().print(f"{finding.name}: {finding.text}", soft_wrap=True, highlight=False, markup=False)
+    damaged = sum(finding.is_damaged for finding in findings)
+    if repair and damaged:
+        with driving(store.files):
+            set_aside(store, findings)
+        _console().print(
+            f"{damaged} damaged files are in {store.root}/.damaged; run the sweep again to have their work"
+        )
+    elif not findings:
+        _console().print("every file is whole")
+    elif damaged:
+        _console().print(f"{damaged} damaged files; --repair sets them aside")
+        raise typer.Exit(FAILED)
 
 
 @app.command("list")

@@ -11,6 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from orchestrator.wording import one_of, shown
 
 _FRACTION = re.compile(r"\s*([-+]?\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
+_ALMOST = re.compile(r"\s*[-+]?[\d.]")
+MOST_WHOLE = 2**53  # beyond it not every whole number has a float
 _LISTS = (list, tuple, Sequence)
 _MAPS = (dict, Mapping)
 
@@ -20,7 +22,8 @@ def number(value: Any) -> int | float:
     if isinstance(value, str) and (parts := _FRACTION.fullmatch(value)) and float(parts[2]):
         value = float(parts[1]) / float(parts[2])
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"must be a number, got {shown(value)}")
+        fraction = "; a fraction is written 8/255" if isinstance(value, str) and _ALMOST.match(value) else ""
+        raise ValueError(f"must be a number, got {shown(value)}{fraction}")
     if abs(value) > sys.float_info.max or value != value:
         raise ValueError(f"must be a finite number, got {shown(value)}")
     return value
@@ -156,6 +159,8 @@ def _int(value: Any) -> int:
         raise ValueError from None
     if found != int(found):
         raise ValueError
+    if abs(found) > MOST_WHOLE:
+        raise ValueError(f"must be a whole number of at most {MOST_WHOLE:,}, got {shown(value)}")
     return int(found)
 
 

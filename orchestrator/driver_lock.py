@@ -6,39 +6,83 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from orchestrator.errors import UserError
+from orchestrator.files import Files
 
 NAME = ".driver"  # hidden: readers of the run directory pass it by
 
 
-@contextmanager
-def driving(root: Path) -> Iterator[None]:
-    """Hold the run directory for this process. The system lets go when the process ends, however it ends.
+class Held(Protocol):
+    """That this process is the one driver."""
 
-    Raises UserError, naming process and host, where another driver holds it.
+    def check(self) -> None:
+        """Raises UserError where another driver has taken over meanwhile."""
+
+
+@contextmanager
+def driving(files: Files, say: Callable[[str], None] = lambda _: None) -> Iterator[Held]:
+    """Hold the run for this process, which lets go when it ends, however it ends. On a disk the root must be there.
+
+    On an object store a killed driver's hold lasts until it has not been renewed for a while: that is waited for,
+    which `say` hears of. Raises UserError, naming process and host, where another driver is at work.
     """
-    with (root / NAME).open("a+") as file:
+    if files.is_local:
+        with _locked(files):
+            yield _Locked()
+        return
+    from orchestrator.lease import leased
+
+    with leased(files, NAME, say) as lease:
+        yield lease
+
+
+class _Locked:
+    """The system holds the lock: nobody can take it from a live process."""
+
+    def check(self) -> None:
+        return
+
+
+@contextmanager
+def _locked(files: Files) -> Iterator[None]:
+    path = Path(files.path(NAME))
+    with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{root}: another driver is at work here{_holder(root)}; wait for it, or end it") from None
+        except BlockingIOError:
+            raise UserError(refusal(files, _told(path))) from None
+        except OSError as error:
+            raise UserError(
+                f"{files}: this disk cannot lock files ({error.strerror}), so that two drivers would not notice each "
+                "other: use another --store"
+            ) from None
         file.seek(0)
         file.truncate()
-        file.write(
-            json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()})
-        )
+        file.write(json.dumps(myself()))
         file.flush()
         yield
 
 
-def _holder(root: Path) -> str:
+def myself() -> dict[str, object]:
+    """What a driver leaves for a second one to be told."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
+
+
+def refusal(files: Files, holder: dict[str, object] | None) -> str:
+    """What a second driver is told."""
+    who = "" if holder is None else f" (process {holder['pid']} on {holder['host']} since {holder['since']})"
+    return f"{files}: another driver is at work here{who}; wait for it, or end it"
+
+
+def _told(path: Path) -> dict[str, object] | None:
     try:
-        said = json.loads((root / NAME).read_text())
-    except ValueError:
-        return ""
-    return f" (process {said['pid']} on {said['host']} since {said['since']})"
+        said = json.loads(path.read_text())
+        return {key: said[key] for key in ("pid", "host", "since")}
+    except (ValueError, KeyError, TypeError):
+        return None

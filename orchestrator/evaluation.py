@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from attacks import Draws, Surface, Threat
 from attacks.losses import margin
 from attacks.sources import drawing, is_stochastic
+from orchestrator.batching import Batching
 from orchestrator.cascade import AttackChoice, Stage, stages
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
+from orchestrator.judged_inputs import check_finite, check_images, check_logits, check_model
+from orchestrator.metrics import AREA_FRACTIONS
 from orchestrator.passes import counted
+from orchestrator.plausible_eps import refuse_eps
 from orchestrator.statistics import wilson_interval
 
-AREA_FRACTIONS = (0.25, 0.5, 1.0)  # of eps: robust_area is the mean robust accuracy at these
 STOCHASTIC_PASSES = 10  # fresh draws behind each robust_probability
 
 
@@ -66,13 +69,20 @@ def evaluate_robustness(
     first, and an example fooled at a smaller one is not attacked again. Randomness is keyed by (seed,
     example id, attack, eps), so the answer does not depend on batch size or order; `example_ids` default to
     the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
-    that no attack saw and that chose no restart. The model's mode is left as found.
+    that no attack saw and that chose no restart. The model's mode is left as found. `batch_size` images go through the
+    model at once, half as many from when that runs out of memory.
 
-    Raises ValueError where images, labels or logits are not what they must be.
+    Raises ValueError where images, labels, threat or logits are not what they must be, EvaluationOutOfMemory where not
+    one image fits.
     """
     if doubts not in ("off", "cheap", "full"):
         raise ValueError(f"doubts: must be one of off, cheap, full, got {doubts!r}")
-    _check_inputs(images, labels)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: must be a whole number >= 1, got {batch_size!r}")
+    check_model(model)
+    check_images(images, labels)
+    for level in (*eps, threat.eps):
+        refuse_eps(threat.norm, level, images[0].numel())
     ids = torch.arange(len(images)) if example_ids is None else example_ids.cpu().long()
     if ids.shape != labels.shape:
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
@@ -128,8 +138,8 @@ class _Judge:
         doubting: bool,
     ) -> None:
         self.model, self.images, self.labels, self.draws = model, images, labels, draws
-        self.batch_size = batch_size
         self.device = next((tensor.device for tensor in model.parameters()), images.device)
+        self.batching = Batching(batch_size, self.device)
         self.doubts: list[Doubt] = []
         self.passes = STOCHASTIC_PASSES if surface.draws > 1 or is_stochastic(model) else 1
         self._look_at_outputs(doubting)
@@ -156,7 +166,9 @@ class _Judge:
         were_robust = int(self.robust.sum())
         started = time.perf_counter()
         with counted(self.model) as passes:
-            returned = [self._attacked(stage, threat, part) for part in torch.split(alive, self.batch_size)]
+            returned = self.batching.each(
+                alive, passes.kept_when_done(lambda part: self._attacked(stage, threat, part))
+            )
         seconds = time.perf_counter() - started
         if returned:
             self._take(torch.cat(returned), alive, stage, threat)
@@ -213,10 +225,12 @@ class _Judge:
     @torch.no_grad()
     def _scores(self, images: Tensor, rows: Tensor, purpose: str) -> _Scores:
         """Judge images of the examples `rows` in fp32, on draws that belong to `purpose`. [m, C, H, W], [m]"""
-        parts = []
-        for here in torch.split(torch.arange(len(rows)), self.batch_size):
+
+        def scored(here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             x, y = images[here].to(self.device).float(), self.labels[rows[here]].to(self.device)
-            parts.append(self._scored_batch(x, y, self.draws.select(rows[here]).fork(purpose).to(self.device)))
+            return self._scored_batch(x, y, self.draws.select(rows[here]).fork(purpose).to(self.device))
+
+        parts = self.batching.each(torch.arange(len(rows)), scored)
         prediction, gap, probability = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         return _Scores(prediction, gap, probability)
 
@@ -225,8 +239,7 @@ class _Judge:
         for turn in range(self.passes):
             with drawing(self.model, draws.fork(turn)):
                 logits = self.model(x).float()
-            if not logits.isfinite().all():
-                raise ValueError("the model's logits are not finite")
+            check_finite(logits)
             right += (logits.argmax(1) == y).float()
             total = total.to(x.device) + (logits if self.passes == 1 else logits.log_softmax(1).exp())
         return total.argmax(1), -margin(total / self.passes, y), right / self.passes
@@ -234,21 +247,21 @@ class _Judge:
     @torch.no_grad()
     def _look_at_outputs(self, doubting: bool) -> None:
         """Check the shape of the first logits, count the classes, look for chance and probabilities."""
-        x = self.images[: self.batch_size].to(self.device)
-        with drawing(self.model, self.draws.select(torch.arange(len(x))).fork("look").to(self.device)):
-            logits = self.model(x)
-            again = self.model(x) if self.passes == 1 else logits
-        if logits.ndim != 2 or logits.shape[1] <= int(self.labels.max()):
-            raise ValueError(
-                f"the model must give logits [n, K] with K > {int(self.labels.max())} (the largest label), "
-                f"got {list(logits.shape)} for {len(x)} images"
-            )
+        logits, again = self.batching.each(torch.arange(min(len(self.images), self.batching.size)), self._twice)[0]
         self.classes = logits.shape[1]
         if not torch.equal(logits, again):
             self.passes = STOCHASTIC_PASSES
         if doubting:
             self._doubt(random_outputs(logits, again))
             self._doubt(gives_probabilities(logits))
+
+    def _twice(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Two looks at the same images; for a model known to be stochastic, one look twice."""
+        x = self.images[rows].to(self.device)
+        with drawing(self.model, self.draws.select(rows).fork("look").to(self.device)):
+            logits = self.model(x)
+            check_logits(logits, self.labels, len(x))
+            return logits, self.model(x) if self.passes == 1 else logits
 
     def _doubt(self, doubt: Doubt | None) -> None:
         if doubt is not None:
@@ -288,15 +301,3 @@ class _Judge:
             "margin": self.worst.margin.double().numpy(),
         }
         self.example_frames.append(pd.DataFrame(kind | rows))
-
-
-def _check_inputs(images: Tensor, labels: Tensor) -> None:
-    if images.ndim != 4 or not images.is_floating_point() or not len(images):
-        raise ValueError(f"images: must be float [n, C, H, W] with n > 0, got {images.dtype} {list(images.shape)}")
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise ValueError(f"labels: must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}")
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"images: must be in [0, 1], got values from {low:.4g} to {high:.4g}")
-    if labels.min() < 0:
-        raise ValueError(f"labels: must be >= 0, got {int(labels.min())}")

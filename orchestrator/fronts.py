@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
@@ -76,6 +78,8 @@ def _rank_distinct(points: Floats) -> Places:
     rank = np.zeros(n, dtype=np.int64)
     if m == 1:
         return np.arange(n, dtype=np.int64)[::-1].copy()  # `points` came sorted
+    if m == 2:
+        return _rank_pairs(points)
     dominates = np.ones((n, n), dtype=bool)
     for objective in points.T:
         dominates &= objective[:, None] >= objective[None, :]
@@ -87,6 +91,25 @@ def _rank_distinct(points: Floats) -> Places:
         waiting_for -= dominates[current].sum(axis=0)
         waiting_for[current] = -1
         front, current = front + 1, np.flatnonzero(waiting_for == 0)
+    return rank
+
+
+def _rank_pairs(points: Floats) -> Places:
+    """The same for two objectives without comparing all with all. `points` come sorted by the first, then the second.
+
+    From the best of the first objective downwards a point is dominated by a front if that has a better second one, and
+    these best seconds fall from front to front.
+    """
+    rank = np.zeros(len(points), dtype=np.int64)
+    worst_first: list[float] = []  # the best second objective of each front, turned round
+    for place in range(len(points) - 1, -1, -1):
+        second = -float(points[place, 1])
+        front = bisect.bisect_right(worst_first, second)
+        rank[place] = front
+        if front == len(worst_first):
+            worst_first.append(second)
+        else:
+            worst_first[front] = second
     return rank
 
 

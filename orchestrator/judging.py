@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator import checkpoints
 from orchestrator.lifecycle import EVALUATION_ENDED, EVALUATION_STARTED, event, key_of
-from orchestrator.measuring import Measurement, figures, measure
-from orchestrator.plan import Plan
+from orchestrator.measurement import Assignment, Found
+from orchestrator.measuring import Measured, measure
 from orchestrator.splits import Split
 from orchestrator.store import Store
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """One model to evaluate: the checkpoint of a trial at an epoch, and what to measure. `id` names its records."""
-
-    plan: Plan
-    epoch: int
-    measurement: Measurement
-
-    @property
-    def id(self) -> str:
-        return f"{self.plan.trial_id}.{self.measurement.evaluation}"
+from orchestrator.told import Told
+from orchestrator.trials_view import figures
 
 
 class Evaluator:
@@ -33,38 +21,41 @@ class Evaluator:
     def __init__(self, store: Store, device: str) -> None:
         self.store, self.device = store, device
 
-    def evaluate(self, assignment: Assignment, split: Split) -> dict[str, Any]:
-        """Measure, record, and give the figures and whether the model is degenerate.
+    def evaluate(self, assignment: Assignment, split: Split) -> Found:
+        """Measure, write the rows of `examples`, and tell the rest.
 
-        The rows of `attacks` come last and say that the evaluation is done: one that is on record is not done
-        again, one that was cut off is.
+        The rows of `attacks`, which the driver writes, say that the evaluation is done: one that was cut off before is
+        done again, and its examples are written in the place of those that are there.
         """
         plan, what = assignment.plan, assignment.measurement
-        if not self.store.has("attacks", assignment.id):
-            began = datetime.now(UTC)
-            defense = plan.make_defense()
-            state, _ = checkpoints.load(self.store.checkpoints / checkpoints.name_of(plan.trial_id, assignment.epoch))
-            model, surface = defense.deployed(state), defense.surface()
-            measured = measure(model, surface, split, plan, assignment.epoch, what, self.device)
-            evidence = {"evaluation": what.evaluation}
-            events = [
-                event(plan.trial_id, EVALUATION_STARTED, evidence, at=began),
-                event(plan.trial_id, EVALUATION_ENDED, evidence),
-            ]
-            doubts = [
-                event(plan.trial_id, f"doubt:{doubt.kind}", doubt.evidence, doubt.severity) for doubt in measured.doubts
-            ]
-            self.store.append("events", key_of(plan.trial_id, "evaluation", began), events)
-            if not self.store.has("attacks", assignment.id):  # nobody was faster
-                self.store.replace("examples", assignment.id, measured.examples)
-                if doubts:
-                    self.store.replace("events", f"{assignment.id}.doubts", doubts)
-                self.store.append("attacks", assignment.id, measured.attacks)
-        return self._on_record(assignment)
+        began = datetime.now(UTC)
+        defense = plan.make_defense()
+        state, _ = checkpoints.load(self.store.files, checkpoints.name_of(plan.trial_id, assignment.epoch))
+        measured = measure(
+            defense.deployed(state), defense.surface(), split, plan, assignment.epoch, what, self.device
+        )
+        self.store.replace("examples", assignment.id, measured.examples)
+        told = _told(assignment, measured, began)
+        return Found(measured.metrics, self._figures(assignment, measured), measured.is_degenerate, told)
 
-    def _on_record(self, assignment: Assignment) -> dict[str, Any]:
-        plan, name = assignment.plan, assignment.measurement.evaluation
-        rows = self.store.read_trial("attacks", plan.trial_id)
-        events = self.store.read_trial("events", plan.trial_id)
-        metrics = figures(rows[rows["evaluation"] == name], plan.make_threat().eps)
-        return {"metrics": metrics, "is_degenerate": bool((events["kind"] == "doubt:degenerate").any())}
+    def _figures(self, assignment: Assignment, measured: Measured) -> dict[str, Any]:
+        """Those of the trial's row, from the rows as they will be read."""
+        attacks, examples = (
+            self.store.to_table(table, rows).to_pandas()
+            for table, rows in (("attacks", measured.attacks), ("examples", measured.examples))
+        )
+        return figures(attacks, examples, assignment.measurement.evaluation, assignment.plan.make_threat().eps)
+
+
+def _told(assignment: Assignment, measured: Measured, began: datetime) -> Told:
+    trial_id, evidence = assignment.plan.trial_id, {"evaluation": assignment.measurement.evaluation}
+    events = [
+        event(trial_id, EVALUATION_STARTED, evidence, at=began),
+        event(trial_id, EVALUATION_ENDED, evidence),
+    ]
+    doubts = [event(trial_id, f"doubt:{doubt.kind}", doubt.evidence, doubt.severity) for doubt in measured.doubts]
+    return [
+        ("events", key_of(trial_id, "evaluation", began), events),
+        *([("events", f"{assignment.id}.doubts", doubts)] if doubts else []),
+        ("attacks", assignment.id, measured.attacks),
+    ]

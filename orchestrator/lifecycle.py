@@ -15,6 +15,7 @@ ENDED = "ended"  # its evidence says how the training of a trial ended
 REPEAT = "repeat"  # a configuration was suggested again; its evidence holds the suggestion
 DEGENERATE_AT_RUNG = "rung:degenerate"
 RETRY = "retry"
+SILENT = "no report in"  # how the evidence of a `retry` begins when a worker was ended for its silence
 
 
 def event(

@@ -10,23 +10,12 @@ from torch import nn
 
 from attacks import Surface
 from orchestrator.doubts import Doubt
-from orchestrator.evaluation import AREA_FRACTIONS, evaluate_robustness
+from orchestrator.evaluation import evaluate_robustness
+from orchestrator.measurement import Measurement
+from orchestrator.metrics import AREA_FRACTIONS, metrics_of
 from orchestrator.plan import Plan
 from orchestrator.splits import Split
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What to measure: the rows [start, stop) of a split, under a cascade; `curve` adds eps/4 and eps/2."""
-
-    evaluation: str
-    split: str
-    start: int
-    stop: int
-    attacks: tuple[dict[str, Any], ...]
-    curve: bool
+from orchestrator.told import Row
 
 
 @dataclass(frozen=True)
@@ -62,13 +51,11 @@ def measure(
         surface=surface,
         example_ids=torch.from_numpy(split.example_ids[rows].copy()),
     )
-    metrics = {"clean_accuracy": found.clean_accuracy, "robust_accuracy": found.robust_accuracy}
-    if found.robust_area is not None:
-        metrics["robust_area"] = found.robust_area
     where = {"trial_id": plan.trial_id, "epoch": epoch, "evaluation": what.evaluation, "split": what.split}
+    attacks = [where | row for row in _records(found.per_attack)]
     return Measured(
-        metrics,
-        [where | row for row in _records(found.per_attack)],
+        metrics_of(attacks, threat.eps),
+        attacks,
         [where | row for row in _records(found.per_example)],
         found.doubts,
     )
@@ -84,16 +71,3 @@ def _records(frame: Any) -> list[Row]:
         }
         for row in zip(*columns.values(), strict=True)
     ]
-
-
-def figures(rows: Any, eps: float) -> dict[str, float]:
-    """Clean and robust accuracy, and robust_area where eps/4 and eps/2 were measured, from rows of `attacks`."""
-    last = rows.sort_values("position").groupby("eps").last()
-    found = {
-        "clean_accuracy": float(last.loc[eps, "clean_accuracy"]),
-        "robust_accuracy": float(last.loc[eps, "robust_accuracy"]),
-    }
-    levels = [eps * fraction for fraction in AREA_FRACTIONS]
-    if all(level in last.index for level in levels):
-        found["robust_area"] = float(last.loc[levels, "robust_accuracy"].mean())
-    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -16,6 +18,19 @@ class Passes:
 
     forward: int = 0
     backward: int = 0
+
+    def kept_when_done(self, work: Callable[[Tensor], Found]) -> Callable[[Tensor], Found]:
+        """The same work, whose passes do not count where it fails: it will be done again."""
+
+        def watched(rows: Tensor) -> Found:
+            before = self.forward, self.backward
+            try:
+                return work(rows)
+            except BaseException:
+                self.forward, self.backward = before
+                raise
+
+        return watched
 
 
 @contextmanager

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from attacks import Draws, Threat
-from defenses import DEFENSES, NETWORKS, Training
-from orchestrator.build import make
-from orchestrator.identity import config_id, method_source, trial_id
-from orchestrator.space import Configuration
-from orchestrator.spec import Cell
+if TYPE_CHECKING:
+    from attacks import Draws, Threat
+    from defenses import Training
+    from orchestrator.cells import Cell
+    from orchestrator.space import Configuration
 
 Block = dict[str, Any]  # a normalised block of the spec: JSON values only
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One trial. `stage` is "search" or "finalist"; `number` counts the asks of its cell and stage."""
+    """One trial. `stage` is "search" or "finalist"; `number` counts the asks of its cell and stage.
+
+    Imports torch only where something is made of it: workers begin sooner.
+    """
 
     trial_id: str
     config_id: str
@@ -57,7 +60,11 @@ class Plan:
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__}, sort_keys=True)
 
     def as_finalist(self, seed: int, number: int) -> Plan:
         """The same configuration, to be trained again with a fresh seed and attacked on the test split."""
@@ -68,22 +75,36 @@ class Plan:
         return replace(self, is_twin=True)._identified()
 
     def make_threat(self) -> Threat:
+        from attacks import Threat
+
         return Threat(**self.threat)
 
     def make_defense(self) -> Any:
+        from defenses import DEFENSES
+        from orchestrator.build import make
+
         return make(DEFENSES, self.defense)
 
     def make_network(self) -> Any:
+        from defenses import NETWORKS
+        from orchestrator.build import make
+
         return make(NETWORKS, self.network)
 
     def make_training(self) -> Training:
+        from defenses import Training
+
         return Training(**self.training, threat=self.make_threat())
 
     def draws(self, example_ids: Any) -> Draws:
         """The source of everything random in this trial's training, keyed by the ids of its rows."""
+        from attacks import Draws
+
         return Draws(self.seed, example_ids).fork("training")
 
     def _identified(self) -> Plan:
+        from orchestrator.identity import config_id, method_source, trial_id
+
         defense, network = self.make_defense(), self.make_network()
         trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
         source = method_source(*_kinds(defense, network)) + (f"/{self.cell}" if self.is_twin else "")

@@ -7,9 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.cells import Cell
-from orchestrator.errors import Problem
+from orchestrator.errors import Place, Problem
 from orchestrator.initial import read_initial
-from orchestrator.spec_models import EvaluationSpec, SchedulerSpec
+from orchestrator.plausible_eps import beyond_the_range
+from orchestrator.spec_models import EvaluationSpec, SchedulerSpec, SearchSpec, TestSpec
+from orchestrator.wording import shown
+
+MOST_TRIALS = 100_000  # the driver remembers each
 
 
 def size_problems(evaluation: EvaluationSpec, cells: Sequence[Cell]) -> list[Problem]:
@@ -25,6 +29,38 @@ def size_problems(evaluation: EvaluationSpec, cells: Sequence[Cell]) -> list[Pro
             at = ("evaluation", "test", "examples")
             problems.append(Problem(at, f"must be at most dataset.test, {size}, got {test}"))
     return problems
+
+
+def count_problems(search: SearchSpec, test: TestSpec, cells: int) -> list[Problem]:
+    """More trials, over all cells, than one sweep can have."""
+    finalists = min(test.finalists, search.trials) * test.seeds
+    total = cells * (search.trials + finalists)
+    if total <= MOST_TRIALS:
+        return []
+    text = f"{cells} cells x ({search.trials} trials + {finalists} of finalists) are {total:,} trials"
+    return [Problem(("search", "trials"), f"{text}; a sweep may have at most {MOST_TRIALS:,}")]
+
+
+def listed_twice(attacks: Sequence[Mapping[str, Any]], at: Place) -> list[Problem]:
+    """An attack that could find nothing, since the very same comes before it."""
+    seen: list[Mapping[str, Any]] = []
+    for attack in attacks:
+        if attack in seen:
+            return [Problem(at, f"each must be another attack or have other settings, got twice {shown(attack)}")]
+        seen.append(attack)
+    return []
+
+
+def step_problems(attacks: Mapping[str, Sequence[Mapping[str, Any]]], cells: Sequence[Cell]) -> list[Problem]:
+    """Steps of an attack that are longer than the pixel range: 2 where 2/255 was meant."""
+    if not cells or any(cell.threat.norm != "linf" for cell in cells):
+        return []
+    return [
+        Problem(("evaluation", stage, "attacks", place, "step_size"), beyond_the_range(block["step_size"]))
+        for stage, blocks in attacks.items()
+        for place, block in enumerate(blocks)
+        if isinstance(block.get("step_size"), (int, float)) and block["step_size"] > 1
+    ]
 
 
 def shared_out(rung: int | None, final: int | None, size: int) -> tuple[int, int]:

@@ -13,12 +13,13 @@ def preview(spec: Spec) -> RenderableType:
     """Cells, dimensions, rungs, evaluations and how many trials there will be."""
     cells = spec.cells()
     test = spec.evaluation.test
-    finalists = len(cells) * test.finalists * test.seeds
+    wanted = min(test.finalists, spec.search.trials)
+    finalists = len(cells) * wanted * test.seeds
     trials = f"{len(cells)} cell{'s' * (len(cells) != 1)} x {spec.search.trials} search trials ({spec.search.sampler})"
     lines = [
         f"{spec.name}: the spec is right.",
         f"{trials}, then "
-        + (f"{test.finalists} finalists x {test.seeds} seeds each: {finalists} more" if finalists else "no finalists"),
+        + (f"{wanted} finalists x {test.seeds} seeds each: {finalists} more" if finalists else "no finalists"),
         f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",
     ]
     if spec.search.constraints:

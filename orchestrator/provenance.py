@@ -65,11 +65,11 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
     told: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         names_secret = before.startswith("-") and "=" not in before and re.fullmatch(f"-+{_WORD}", before, re.I)
-        told.append(SECRET if names_secret else _masked(argument))
+        told.append(SECRET if names_secret else masked(argument))
     return told
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     text = re.sub(r"(\w://)[^/\s]+@", rf"\1{SECRET}@", text)  # user:password@host
     text = re.sub(r"(\w://[^\s?#]*)[?#][^\s\"']*", rf"\1?{SECRET}", text)  # signatures and tokens ride in queries
     text = re.sub(rf"(?i)({_WORD}[\"']?\s*[=:]\s*)(?:(?:bearer|basic)\s+)?[^\s,}}]+", rf"\1{SECRET}", text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.build import Kinds, Setting, look_up, settings, unknown_key, unopenable
-from orchestrator.coercion import allowed, coerce, item_hint, number
+from orchestrator.coercion import MOST_WHOLE, allowed, coerce, item_hint, number
 from orchestrator.errors import Place, Problem
 from orchestrator.holes import Choice, Conditions, Normal, Numeric, Range, column_of, text_of
 from orchestrator.template import Fields, Fixed, Items, Leaf, Node, Pick, Ref
@@ -288,6 +288,8 @@ def _bounds_problem(kind: str, hole: Numeric, bounds: str) -> str | None:
         return f"bounds and step must be whole numbers, got {bounds}{step}"
     if hole.step is not None and hole.step <= 0:
         return f"step must be > 0, got {hole.step:g}"
+    if (width := (hole.high - hole.low) / (hole.step or 1)) > MOST_WHOLE and (hole.step or hole.column == "int"):
+        return f"may have at most {MOST_WHOLE:,} values, got {width:.4g} between {bounds}"
     if hole.step and abs((steps := (hole.high - hole.low) / hole.step) - round(steps)) > 1e-6:
         return f"high must be low plus a multiple of step, got {bounds}, step {hole.step:g}"
     if isinstance(hole, Normal) and hole.std <= 0:

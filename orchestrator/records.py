@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
-import pandas as pd
-
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, TRAINING_ENDED
-from orchestrator.measuring import figures
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, TRAINING_ENDED
+from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
+from orchestrator.rungs import degenerate_key, rung_key
 from orchestrator.search import Asked
 from orchestrator.store import Store
+from orchestrator.told import Row, Told
+from orchestrator.trials_view import DOUBT, rows_of
+
+RUNG = "rung"
 
 
 @dataclass
 class Record:
-    """One trial so far. `ended` is the evidence of its end of training; figures are by evaluation and by rung epoch."""
+    """One trial so far. `ended` is the evidence of its end of training; metrics are by evaluation and by rung epoch.
+
+    `told` are its records in the store, as long as its row of `trials` is not written; `figures` are for that row.
+    """
 
     plan: Plan
     asked: Asked
@@ -26,8 +34,13 @@ class Record:
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
     degenerate_rungs: set[int] = field(default_factory=set)
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_degenerate: bool = False
     parameters: int | None = None  # known from the first rung on
+    hangs: int = 0  # how often its worker was ended for its silence
+    told: Told = field(default_factory=list)
+    counted_as: str = ""  # the state under which the sweep counts it
+    reopened: dict[str, Any] | None = None  # how it had ended, where rows of it were lost that its worker tells again
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,51 @@ def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
     """Every trial on record by id, in the order they were asked for, and the repeats."""
     asks = store.read("asks").sort_values("asked_at", kind="stable")
     records = {str(row["trial_id"]): _record(row) for row in rows_of(asks)}
-    repeats = _add_events(records, store.read("events"))
-    _add_figures(records, store.read("attacks"), store.read("epochs"))
+    events, epochs, attacks = (rows_of(store.read(table)) for table in ("events", "epochs", "attacks"))
+    judged = store.keys("examples")
+    attacks = [
+        row for row in attacks if row["evaluation"] == RUNG or f"{row['trial_id']}.{row['evaluation']}" in judged
+    ]
+    broken = _broken(epochs, attacks)
+    over = set(store.read("trials", ["trial_id"])["trial_id"]) - broken
+    repeats = _add_events(records, events, over)
+    _add_figures(records, attacks, epochs, over)
+    for record in records.values():
+        if record.plan.trial_id in broken and record.ended and record.ended["status"] in ("completed", "pruned"):
+            record.reopened, record.ended = record.ended, None
     return records, repeats
 
 
-def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as mappings."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
+    """The trials of which rows are lost: epochs that are missing, rungs without attacks, attacks without a rung.
+
+    A driver that was killed may leave that too, of trials that were under way.
+    """
+    trained: dict[str, set[int]] = {}
+    rungs: dict[str, set[int]] = {}
+    attacked: dict[str, set[int]] = {}
+    for row in epochs:
+        trained.setdefault(row["trial_id"], set()).add(row["epoch"])
+        if _is_rung(row):
+            rungs.setdefault(row["trial_id"], set()).add(row["epoch"])
+    for row in attacks:
+        if row["evaluation"] == RUNG:
+            attacked.setdefault(row["trial_id"], set()).add(row["epoch"])
+    return {
+        trial_id
+        for trial_id in trained.keys() | attacked.keys()
+        if rungs.get(trial_id) != attacked.get(trial_id) or trained[trial_id] != set(range(1, max(rungs[trial_id]) + 1))
+    }
+
+
+def _key_of(row: Row) -> str:
+    """What the evaluation is called that a row of `attacks` is of."""
+    return f"{row['trial_id']}.{row['evaluation']}"
+
+
+def _is_rung(row: Row) -> bool:
+    """Whether a row of `epochs` has the figures of a rung."""
+    return row["robust_accuracy"] is not None and row["robust_accuracy"] == row["robust_accuracy"]
 
 
 def asked_to_json(asked: Asked) -> dict[str, str]:
@@ -61,7 +111,7 @@ def asked_to_json(asked: Asked) -> dict[str, str]:
     }
 
 
-def _asked(number: int, row: dict[str, Any]) -> Asked:
+def _asked(number: int, row: Row) -> Asked:
     return Asked(
         number,
         json.loads(row["params_json"]),
@@ -70,19 +120,18 @@ def _asked(number: int, row: dict[str, Any]) -> Asked:
     )
 
 
-def _record(row: dict[str, Any]) -> Record:
+def _record(row: Row) -> Record:
     plan = Plan.from_json(row["config_json"])
     return Record(plan, _asked(plan.number, row), row["asked_at"])
 
 
-def _add_events(records: dict[str, Record], events: pd.DataFrame) -> list[Repeat]:
+def _add_events(records: dict[str, Record], events: Iterable[Row], over: set[str]) -> list[Repeat]:
     repeats = []
-    for row in rows_of(
-        events[events["kind"].isin([ENDED, REPEAT, DEGENERATE_AT_RUNG, "doubt:degenerate", TRAINING_ENDED])]
-    ):
+    for row in sorted(events, key=lambda row: row["at"]):
         record = records.get(row["trial_id"])
         if record is None:
             continue
+        key = ""
         if row["kind"] == ENDED:
             record.ended = json.loads(row["evidence"])
         elif row["kind"] == REPEAT:
@@ -91,21 +140,53 @@ def _add_events(records: dict[str, Record], events: pd.DataFrame) -> list[Repeat
         elif row["kind"] == TRAINING_ENDED:
             record.parameters = json.loads(row["evidence"]).get("parameters")
         elif row["kind"] == DEGENERATE_AT_RUNG:
-            record.degenerate_rungs.add(json.loads(row["evidence"])["epoch"])
-        else:
-            record.is_degenerate = True
+            epoch = json.loads(row["evidence"])["epoch"]
+            record.degenerate_rungs.add(epoch)
+            key = degenerate_key(row["trial_id"], epoch)
+        elif row["kind"].startswith(DOUBT):
+            record.is_degenerate = record.is_degenerate or row["kind"] == f"{DOUBT}degenerate"
+            key = f"{row['trial_id']}.{'final' if record.plan.stage == 'search' else 'test'}.doubts"
+        elif row["kind"] == RETRY and row["evidence"].startswith(SILENT):
+            record.hangs += 1
+        if row["trial_id"] not in over:
+            record.told.append(("events", key, [row]))
     return repeats
 
 
-def _add_figures(records: dict[str, Record], attacks: pd.DataFrame, epochs: pd.DataFrame) -> None:
-    trained = epochs.sort_values("epoch").set_index(["trial_id", "epoch"]).groupby(level=0)["seconds"].cumsum()
-    groups: Any = attacks.groupby(["trial_id", "evaluation", "epoch"])
-    for (trial_id, evaluation, epoch), rows in groups:
-        record = records.get(str(trial_id))
+def _add_figures(records: dict[str, Record], attacks: list[Row], epochs: list[Row], over: set[str]) -> None:
+    seconds = _add_epochs(records, epochs, over)
+
+    def which(row: Row) -> tuple[str, str, int]:
+        return row["trial_id"], row["evaluation"], row["epoch"]
+
+    for (trial_id, evaluation, epoch), group in groupby(sorted(attacks, key=which), key=which):
+        record, rows = records.get(trial_id), list(group)
         if record is None:
             continue
-        found = figures(rows, record.plan.make_threat().eps)
-        if evaluation == "rung":
-            record.rungs[int(epoch)] = found | {"seconds": float(trained.get((trial_id, epoch), 0.0))}
+        found = metrics_of(rows, record.plan.threat["eps"])
+        if evaluation == RUNG:
+            record.rungs[epoch] = found | {"seconds": seconds.get((trial_id, epoch), 0.0)}
         else:
-            record.evaluations[str(evaluation)] = found
+            record.evaluations[evaluation] = found
+        if trial_id not in over:
+            key = rung_key(trial_id, epoch) if evaluation == RUNG else _key_of(rows[0])
+            record.told.append(("attacks", key, rows))
+
+
+def _add_epochs(records: dict[str, Record], epochs: list[Row], over: set[str]) -> dict[tuple[str, int], float]:
+    """Note the rows, those up to a rung under its key; -> the seconds each trial had trained by each epoch."""
+    seconds: dict[tuple[str, int], float] = {}
+
+    def whose(row: Row) -> str:
+        return str(row["trial_id"])
+
+    for trial_id, group in groupby(sorted(epochs, key=lambda row: (row["trial_id"], row["epoch"])), key=whose):
+        total, rows = 0.0, list[Row]()
+        for row in group:
+            total += row["seconds"]
+            seconds[trial_id, row["epoch"]] = total
+            rows.append(row)
+            if _is_rung(row) and trial_id in records and trial_id not in over:
+                records[trial_id].told.append(("epochs", rung_key(trial_id, row["epoch"]), rows))
+                rows = []
+    return seconds

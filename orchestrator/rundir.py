@@ -3,46 +3,84 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.files import Files, open_files
+from orchestrator.lasting import lasting_base
+from orchestrator.patience import Patient
 from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
 from orchestrator.store import Store
+from orchestrator.store_place import below, is_uri, refuse_bad_uri
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
 
 
-def run_root(spec: Spec, store: str | Path | None) -> Path:
-    """The absolute run directory, `<store>/<sweep name>`; `store` overrides the spec's."""
+def run_root(spec: Spec, store: str | Path | None) -> str:
+    """Where a run is kept, `<store>/<sweep name>`, as `open_files` takes it: an absolute path, or a URI.
+
+    `store` overrides the spec's. Raises UserError for a URI that is none or holds a secret, without repeating it.
+    """
     place = str(store if store is not None else spec.store)
-    if "://" in place:
-        raise UserError(f"store: must be a path, got {place!r}: object stores are not there yet")
-    return (Path(store if store is not None else spec.store).expanduser() / spec.name).absolute()
+    if is_uri(place):
+        refuse_bad_uri(place)
+        return below(place, spec.name)
+    if not place.strip() or not place.isprintable():
+        raise UserError(f"store: must be a path, got {place!r}")
+    try:
+        return str((lasting_base() / Path(place).expanduser() / spec.name).absolute())
+    except RuntimeError:
+        raise UserError(f"store: there is no home directory for {place!r}") from None
 
 
-def open_run(spec: Spec, root: Path) -> Store:
+def open_run_directory(root: str, say: Callable[[str], None] | None = None) -> Files:
+    """The run directory, made if it is not there; a store that fails later is waited for, of which `say` hears.
+
+    Raises UserError where it cannot be made.
+    """
+    files = open_files(root)
+    try:
+        files.make_directory("")
+    except OSError as error:
+        raise UserError(f"--store: cannot make the run directory {root}: {error.strerror or error}") from None
+    return Patient(files, say=say)
+
+
+def open_run(spec: Spec, files: Files) -> Store:
     """The store of a sweep, ready to be written.
 
     Raises UserError where a sweep of this name with another space is on record there.
     """
-    if (root / SPEC).exists():
-        changed = difference(_fixed(load_spec(root / SPEC)), _fixed(spec))
+    recorded = text_of(files, SPEC)
+    if recorded is not None:
+        on_record = load_spec(f"{recorded}\n", name=f"{files.root}/{SPEC}")
+        changed = difference(_fixed(on_record), _fixed(spec))
         if changed:
             raise UserError(
-                f"{root}: a sweep named {spec.name} with another space is on record here; give the new one another "
-                "name, or another --store. What changed:\n" + "\n".join(f"  {line}" for line in changed)
+                f"{files.root}: a sweep named {spec.name} with another space is on record here; give the new one "
+                "another name, or another --store. What changed:\n" + "\n".join(f"  {line}" for line in changed)
             )
-    store = Store(root, spec.param_columns())
+    store = Store(files, spec.param_columns())
     store.prepare()
     text = spec.to_yaml()
-    is_same = (root / SPEC).exists() and (root / SPEC).read_text() == text
-    if not is_same or not _is_current(root / PROVENANCE):
+    if recorded != text or not _is_current(files):
         store.write_json(PROVENANCE, gather(text))
         store.write_text(SPEC, text)
     return store
+
+
+def text_of(files: Files, name: str) -> str | None:
+    """A file of the run, None where there is none. Raises UserError where it is no text."""
+    try:
+        return files.read(name).decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{files.root}/{name}: is damaged: must be text in UTF-8 ({error.reason})") from None
 
 
 def _fixed(spec: Spec) -> dict[str, Any]:
@@ -53,15 +91,15 @@ def _fixed(spec: Spec) -> dict[str, Any]:
     return {**spec.search_space_key(), "evaluation": measured}
 
 
-def _is_current(path: Path) -> bool:
+def _is_current(files: Files) -> bool:
     """Whether a provenance on record is of the code at hand."""
     try:
-        return bool(json.loads(path.read_text())["code_version"] == code_version())
-    except (OSError, ValueError, KeyError):
+        return bool(json.loads(files.read(PROVENANCE))["code_version"] == code_version())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 
 
 def provenance(store: Store) -> dict[str, str]:
     """What each row of `trials` says of the code and the spec."""
-    found = json.loads((store.root / PROVENANCE).read_text())
+    found = json.loads(store.files.read(PROVENANCE))
     return {"code_version": found["code_version"], "spec_hash": found["spec_hash"]}

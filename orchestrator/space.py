@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from orchestrator.build import Kinds, examine, refusals
 from orchestrator.errors import Place, Problem, SpecError
 from orchestrator.holes import Choice, Hole, Scalar, united
+from orchestrator.plausible_eps import far_distances
 from orchestrator.template import Fields, Filling, Fixed, Leaf, Pick, Suggest, resolve
 from orchestrator.wording import dotted, shown
 
@@ -82,6 +84,15 @@ class Space:
                 found.setdefault(problem.at, problem)
         return list(found.values())
 
+    def tried(self) -> Iterator[Configuration]:
+        """The configurations that `problems` looks at, those whose refs find something."""
+        probes = {path: hole.probes() for path, hole in self.holes().items()}
+        first = {path: values[0] for path, values in probes.items()}
+        for forced in self._attempts(probes):
+            values = {**first, **forced}
+            with contextlib.suppress(SpecError):
+                yield self.configure(lambda path, hole, values=values: values[path])  # type: ignore[misc]
+
     def _filled(self, suggest: Suggest) -> tuple[dict[str, Any], Filling]:
         filling = Filling(suggest)
         return self.template.fill(filling, ()), filling
@@ -106,6 +117,8 @@ class Space:
         found = []
         for part, block in blocks.items():
             wrong = examine(kinds[part], block)[1] or refusals(kinds[part], block)
+            if part == "defense":
+                wrong = wrong or far_distances(block, self.facts["threat"]["norm"])
             found += [_moved(Problem((part, *problem.at), problem.text), filling) for problem in wrong]
         return found
 

@@ -10,7 +10,15 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.cells import Cell, CellReader, DatasetSpec, misplaced_holes
 from orchestrator.errors import Place, Problem, SpecError
-from orchestrator.plausible import rung_problems, shared_out, size_problems, with_initial
+from orchestrator.plausible import (
+    count_problems,
+    listed_twice,
+    rung_problems,
+    shared_out,
+    size_problems,
+    step_problems,
+    with_initial,
+)
 from orchestrator.reading import hole_kind
 from orchestrator.space import united_columns
 from orchestrator.spec_models import (
@@ -24,7 +32,7 @@ from orchestrator.spec_models import (
     SearchSpec,
     Section,
     Seed,
-    Text,
+    StorePlace,
     problems_of,
 )
 from orchestrator.tables import Tables, all_tables
@@ -60,7 +68,7 @@ class Spec(Section):
     scheduler: SchedulerSpec = SchedulerSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()
-    store: Text = "results"
+    store: StorePlace = "results"
     _cells: tuple[Cell, ...] = PrivateAttr(())
 
     def __eq__(self, other: object) -> bool:
@@ -72,7 +80,7 @@ class Spec(Section):
 
     def rungs(self, epochs: int, ready_epoch: int = 0) -> list[int]:
         """The epochs at which a trial of so many epochs is measured, the last of them `epochs`."""
-        from orchestrator.asha import rungs
+        from orchestrator.rungs import rungs
 
         if self.scheduler.name == "none":
             return [epochs]
@@ -101,22 +109,24 @@ class Spec(Section):
 
 
 def load_spec(
-    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), tables: Tables | None = None
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    tables: Tables | None = None,
+    name: str = "spec",
 ) -> Spec:
     """Load a spec from a file, YAML text (a string of several lines) or a mapping, and check all of it.
 
     `overrides` are "key.path=value" (a list position is a key too), the value in YAML. `tables` are what may be named,
-    by default all there is. Raises SpecError with a line for each problem.
+    by default all there is; `name` is what messages call a text. Raises SpecError with a line for each problem.
     """
-    opened = Source(source, overrides)
+    opened = Source(source, overrides, name)
     tree = opened.tree
     if not isinstance(tree, dict):
-        raise SpecError(
-            f"{opened.name}: must be a mapping with name, dataset, threat, network, defense, got {shown(tree)}"
-        )
+        seen = "nothing: it is empty" if tree is None else shown(tree)
+        raise SpecError(f"{opened.name}: must be a mapping with name, dataset, threat, network, defense, got {seen}")
     tree = {key: value for key, value in tree.items() if value is not None}
     spec, problems = _loaded(tree, tables or all_tables())
-    misplaced = misplaced_holes(tree)
+    misplaced = misplaced_holes(tree, Spec.model_fields)
     problems = misplaced + [p for p in problems if not any(p.at[: len(hole.at)] == hole.at for hole in misplaced)]
     if problems or spec is None:
         raise opened.error(problems)
@@ -156,6 +166,7 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
     if outer is None:
         return None, problems
     problems += size_problems(outer.evaluation, cells) + rung_problems(outer.scheduler, cells)
+    problems += count_problems(outer.search, outer.evaluation.test, len(cells)) + step_problems(attacks, cells)
     cells, wrong = with_initial(outer.search.initial, cells)
     problems += wrong
     if problems:
@@ -174,8 +185,9 @@ def _attacks(tree: Mapping[str, Any], tables: Tables) -> tuple[dict[str, list[di
         entries = section.get("attacks") if isinstance(section, Mapping) else None
         entries = field.default.attacks if entries is None else entries
         if isinstance(entries, list):
-            blocks[stage], wrong = tables.attack_blocks(entries, ("evaluation", stage, "attacks"))
-            problems += wrong
+            at = ("evaluation", stage, "attacks")
+            blocks[stage], wrong = tables.attack_blocks(entries, at)
+            problems += wrong or listed_twice(blocks[stage], at)
     return blocks, problems
 
 

@@ -11,13 +11,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, Vali
 from orchestrator.build import unknown_key
 from orchestrator.coercion import coerce, number
 from orchestrator.errors import Problem
+from orchestrator.provenance import masked
+from orchestrator.store_place import is_uri, what_is_wrong
 from orchestrator.wording import one_of, shown
 
 SAMPLERS = ("tpe", "random", "qmc")
 SCHEDULERS = ("asha", "none")
 METRICS = ("clean_accuracy", "robust_accuracy", "robust_area", "seconds", "parameters")
+_SHARES = ("clean_accuracy", "robust_accuracy", "robust_area")
 DIRECTIONS = ("max", "min")
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file can be called so on Windows
 _CONSTRAINT = re.compile(r"\s*(>=|<=)\s*(\S.*?)\s*")
 
 
@@ -65,18 +69,32 @@ def _is_share_or_whole(gpus: float) -> bool:
 
 
 def _name(value: Any) -> str:
+    rule = "must be letters, digits, '.', '_' and '-', at most 128, no '.' or '-' in front and no '.' at the end"
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(
-            "must be letters, digits, '.', '_' and '-', at most 128 and no '.' in front (it names a directory of the "
-            f"store), got {shown(value)}"
+        quotes = (
+            f"; write {shown(str(value))}" if isinstance(value, (int, float)) and _NAME.fullmatch(str(value)) else ""
         )
+        raise ValueError(f"{rule} (it names a directory of the store), got {shown(value)}{quotes}")
+    if _DEVICE.fullmatch(value):
+        raise ValueError(f"must be no device of Windows, where the store could not be copied to, got {shown(value)}")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"must be text, got {shown(value)}")
+    if not value.isprintable():
+        raise ValueError(f"must be text without control characters, got {shown(value)}")
     return value
+
+
+def _store(value: Any) -> str:
+    """What it holds is not shown before it is known to hold no secret."""
+    if is_uri(value) and (wrong := what_is_wrong(value)):
+        raise ValueError(wrong)
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, got {masked(shown(value))}")
+    return _text(value)
 
 
 def _constraint(value: Any) -> str:
@@ -88,6 +106,16 @@ def _constraint(value: Any) -> str:
         return f"{found[1]} {float(number(bound))!r}"
     except ValueError:
         raise ValueError(f"must be a bound such as '>= 0.9' or '<= 60', got {shown(value)}") from None
+
+
+def _constraints_of_shares(value: dict[str, str]) -> dict[str, str]:
+    """Accuracies are shares: '>= 90' can never hold."""
+    for metric, constraint in value.items():
+        bound = float(constraint[3:])
+        if metric in _SHARES and not 0 <= bound <= 1:
+            guess = f"; did you mean '{constraint[:2]} {bound / 100:g}'?" if 1 < bound <= 100 else ""
+            raise ValueError(f"{metric} must be bounded by a share in [0, 1], got {shown(constraint)}{guess}")
+    return value
 
 
 def _objectives(value: dict[str, str]) -> dict[str, str]:
@@ -106,6 +134,7 @@ def _attacks(value: Any) -> list[Any]:
 Name = Annotated[str, PlainValidator(_name)]
 Seed = Annotated[int, _whole(0, 2**32 - 1)]
 Text = Annotated[str, PlainValidator(_text)]
+StorePlace = Annotated[str, PlainValidator(_store)]
 Count = Annotated[int, _whole(1)]
 Examples = Annotated[int | None, _whole(1, empty=True)]
 Attacks = Annotated[list[Any], PlainValidator(_attacks)]
@@ -139,7 +168,9 @@ class SearchSpec(Section):
         "robust_area": "max",
         "clean_accuracy": "max",
     }
-    constraints: dict[Metric, Annotated[str, PlainValidator(_constraint)]] = {}
+    constraints: Annotated[
+        dict[Metric, Annotated[str, PlainValidator(_constraint)]], AfterValidator(_constraints_of_shares)
+    ] = {}
     initial: list[dict[str, Any]] = []
 
 
@@ -148,7 +179,7 @@ class SchedulerSpec(Section):
 
     name: Annotated[str, _known(SCHEDULERS)] = "asha"
     grace_epochs: Count = 1
-    reduction_factor: Annotated[float, _real(lambda factor: factor > 1, "a number > 1")] = 3.0
+    reduction_factor: Annotated[float, _real(lambda factor: 1.01 <= factor <= 1000, "a number in 1.01..1000")] = 3.0
 
 
 class RungSpec(Section):

@@ -77,17 +77,36 @@ def load_test(block: Mapping[str, Any], seed: int, classes: int | None = None) -
     return _split(images, labels, order, classes)
 
 
+def count_test(block: Mapping[str, Any]) -> int | None:
+    """How many examples the test split will have; None where the dataset cannot tell. Reads no image and no label.
+
+    Raises UserError where its files are not there, or `test` asks for more.
+    """
+    dataset, root = _dataset(block)
+    count = getattr(dataset, "count", None)
+    if count is None:
+        return None
+    most = int(count(root, "test"))
+    return _size(block, "test", most) or most
+
+
 def _dataset(block: Mapping[str, Any]) -> tuple[Dataset, Path | None]:
     settings = {key: value for key, value in block.items() if key not in COMMON_KEYS}
     dataset: Dataset = make(DATASETS, {"name": block["name"], **settings}, "dataset")
     root = block.get("root") or getattr(dataset, "default_root", None)
-    return dataset, None if root is None else Path(root).expanduser()
+    try:
+        return dataset, None if root is None else Path(root).expanduser()
+    except RuntimeError:
+        raise UserError(f"dataset.root: there is no home directory for {root!r}") from None
 
 
 def _load(dataset: Dataset, root: Path | None, split: str) -> tuple[Images, Labels]:
     """What the dataset gives, with what its author promised looked at."""
-    images, labels = dataset(root, split)
     where = f"dataset {dataset.name}, {split} split"
+    try:
+        images, labels = dataset(root, split)
+    except MemoryError as error:
+        raise UserError(f"{where}: does not fit into memory: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(f"{where}: images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:

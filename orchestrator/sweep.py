@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.holes import text_of
-from orchestrator.judging import Assignment
-from orchestrator.lifecycle import ENDED, REPEAT, event, key_of
-from orchestrator.measuring import Measurement
+from orchestrator.ledger import Ledger
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, event, key_of
+from orchestrator.measurement import Assignment, Found, Measurement
+from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.records import Record, Repeat, asked_to_json, read_records
 from orchestrator.rundir import provenance
+from orchestrator.rungs import Reached, RungRule
 from orchestrator.schemas import PARAM
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.store import Store
-from orchestrator.training import Reached, RungRule
-from orchestrator.trials_view import trial_row
+from orchestrator.told import Told, rows_for
+from orchestrator.trials_view import figures, trial_row
 
 REPEATS_IN_A_ROW = 20  # known configurations suggested one after the other, after which a cell's search ends
 
@@ -38,21 +41,35 @@ class Sizes:
 
 
 class Sweep:
-    """One sweep: a study per cell, the rungs, every trial on record; rebuilt from the store when made."""
+    """One sweep: a study per cell, the rungs, every trial on record; rebuilt from the store when made.
 
-    def __init__(self, spec: Spec, store: Store, sizes: Mapping[str, Sizes]) -> None:
+    What it decides upon is written by `ledger`: a suggestion before its training begins, the rest a moment later.
+    """
+
+    def __init__(self, spec: Spec, store: Store, sizes: Mapping[str, Sizes], ledger: Ledger | None = None) -> None:
         self.spec, self.store, self.sizes = spec, store, dict(sizes)
+        self.ledger = ledger or Ledger(store)
+        self._provenance = provenance(store)
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.records, repeats = read_records(store)
+        if self._lacks_asks(repeats):
+            self._ask_again(repeats)
+            self.records, repeats = read_records(store)
+            self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
         self._numbers: dict[str, list[int]] = {}
+        self._asked = Counter(record.plan.cell for record in self._searched())
+        self._states: dict[str, Counter[str]] = {"search": Counter(), "finalist": Counter()}
+        for record in self.records.values():
+            self._count(record)
         self._refuse_other_data()
         self._rebuild(repeats)
         self._write_missing_rows()
+        self.ledger.flush()
         self._cut_off = deque(record.plan for record in self._searched() if record.ended is None)
 
     def next_trial(self) -> Plan | None:
@@ -75,6 +92,7 @@ class Sweep:
         for plan in plans:
             if plan.trial_id not in self.records:
                 self._record_ask(plan, Asked(plan.number, {}, {}, {}))
+        self.ledger.flush("asks")
         return [plan for plan in plans if self.records[plan.trial_id].ended is None]
 
     def best(self, cell: str, count: int) -> list[Record]:
@@ -103,35 +121,62 @@ class Sweep:
     def reached(self, plan: Plan, reached: Reached) -> bool:
         """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
         record = self.records[plan.trial_id]
+        self._note(record, reached.told)
+        self._note_earlier_rungs(record, reached)
         record.rungs[reached.epoch] = reached.metrics
         if reached.is_degenerate:
             record.degenerate_rungs.add(reached.epoch)
+        self.ledger.flush_if_due()
         if plan.stage != "search":
             return True
         self._compare(record, reached.epoch)
+        if record.reopened:
+            return bool(record.reopened["status"] != "pruned")
         return reached.is_top or self.halving.goes_on(plan.cell, reached.epoch, plan.trial_id)
 
     def ended(self, plan: Plan, status: str, error: str | None, facts: Mapping[str, Any]) -> None:
         """Record how a trial's training ended (completed, pruned, failed); tell the search if that is all."""
         record = self.records[plan.trial_id]
+        if record.reopened and status != "failed":
+            record.ended = record.reopened
+            self._count(record)
+            if not self.is_due(plan):
+                self._settle(record)
+            return
         record.ended = {
             "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
             "started_at": record.asked_at.isoformat(), **facts,
         }  # fmt: skip
         row = event(plan.trial_id, ENDED, record.ended)
-        self.store.replace("events", f"{plan.trial_id}.ended", [row])
+        self._note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
+        self._count(record)
         if status != "completed":
             self._settle(record)
+        self.ledger.flush_if_due()
 
-    def evaluated(self, assignment: Assignment, found: Mapping[str, Any] | None, error: str | None) -> None:
+    def retried(self, plan: Plan, why: str) -> None:
+        """Note that a worker had to be replaced."""
+        record, row = self.records[plan.trial_id], event(plan.trial_id, RETRY, why)
+        record.hangs += why.startswith(SILENT)
+        self._note(record, [("events", key_of(plan.trial_id, RETRY, row["at"]), [row])])
+
+    def told(self, plan: Plan) -> Told:
+        """The records of a trial that its next worker must know: what is on record of its rungs."""
+        return [entry for entry in self.records[plan.trial_id].told if entry[1]]
+
+    def evaluated(self, assignment: Assignment, found: Found | None, error: str | None) -> None:
         """Take in what an evaluator found; a trial that could not be evaluated has failed."""
         record = self.records[assignment.plan.trial_id]
         if found is None:
             self.ended(record.plan, "failed", error, self._facts(record))
             return
-        record.evaluations[assignment.measurement.evaluation] = dict(found["metrics"])
-        record.is_degenerate = record.is_degenerate or found["is_degenerate"]
+        self._note(record, found.told)
+        record.evaluations[assignment.measurement.evaluation] = dict(found.metrics)
+        record.figures[assignment.measurement.evaluation] = dict(found.figures)
+        record.is_degenerate = record.is_degenerate or found.is_degenerate
+        self._count(record)
         self._settle(record)
+        self.ledger.flush_if_due()
 
     def assignment(self, plan: Plan) -> Assignment:
         """The evaluation that a trial which reached the top is due."""
@@ -139,6 +184,10 @@ class Sweep:
         assert record.ended is not None
         evaluation = "final" if plan.stage == "search" else "test"
         return Assignment(plan, int(record.ended["checkpoint_epoch"]), self.measurement(evaluation, plan.cell))
+
+    def is_due(self, plan: Plan) -> bool:
+        """Whether a trial waits for its evaluation."""
+        return self.state(self.records[plan.trial_id]) == "evaluating"
 
     def unevaluated(self, stage: str) -> list[Assignment]:
         """What earlier runs trained to the top and did not evaluate."""
@@ -155,21 +204,19 @@ class Sweep:
     @property
     def is_searched(self) -> bool:
         """Whether every search trial that is wanted is asked for, trained and evaluated."""
-        under_way = any(self.state(record) in ("running", "evaluating") for record in self._searched())
-        return not under_way and self._neediest_cell() is None
+        counts = self.counts("search")
+        return not (counts["running"] or counts["evaluating"]) and self._neediest_cell() is None
 
     def counts(self, stage: str) -> Counter[str]:
         """The trials of a stage by state: running, evaluating, completed, pruned, failed."""
-        return Counter(self.state(record) for record in self.records.values() if record.plan.stage == stage)
+        return self._states[stage]
 
     def total(self, stage: str) -> int:
         """How many trials a stage will have had in the end, as far as is known now."""
-        asked = Counter(record.plan.cell for record in self.records.values() if record.plan.stage == stage)
         if stage == "finalist":
-            return asked.total()
-        return sum(
-            asked[name] if name in self.exhausted else max(asked[name], self.spec.search.trials) for name in self.cells
-        )
+            return self.counts(stage).total()
+        wanted, asked = self.spec.search.trials, self._asked
+        return sum(asked[name] if name in self.exhausted else max(asked[name], wanted) for name in self.cells)
 
     def state(self, record: Record) -> str:
         if record.ended is None:
@@ -177,6 +224,14 @@ class Sweep:
         status = str(record.ended["status"])
         due = "final" if record.plan.stage == "search" else "test"
         return "evaluating" if status == "completed" and due not in record.evaluations else status
+
+    def _count(self, record: Record) -> None:
+        """Keep the number of trials in each state: a sweep has too many to count them anew each time."""
+        states, state = self._states[record.plan.stage], self.state(record)
+        if record.counted_as:
+            states[record.counted_as] -= 1
+        states[state] += 1
+        record.counted_as = state
 
     def _study(self, cell: Cell) -> Study:
         return Study(cell.space, self.spec.search.sampler, self.goals.directions, self.spec.seed, cell.fixed)
@@ -186,8 +241,8 @@ class Sweep:
 
     def _neediest_cell(self) -> str | None:
         """The cell with the fewest trials that still lacks some."""
-        asked = Counter(record.plan.cell for record in self._searched())
-        open_cells = [n for n in self.cells if asked[n] < self.spec.search.trials and n not in self.exhausted]
+        asked, wanted = self._asked, self.spec.search.trials
+        open_cells = [name for name in self.cells if asked[name] < wanted and name not in self.exhausted]
         return min(open_cells, key=lambda name: asked[name], default=None)
 
     def _ask(self, cell: Cell) -> Plan | None:
@@ -200,17 +255,21 @@ class Sweep:
         self._numbers.setdefault(plan.trial_id, []).append(asked.number)
         if plan.trial_id not in self.records:
             self._repeats[cell.name] = 0
+            self._asked[cell.name] += 1
             self._record_ask(plan, asked)
+            self.ledger.flush("asks")
             return plan
         self._count_repeat(cell.name)
-        now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
-        self.store.append(
-            "events", key_of(plan.trial_id, REPEAT, now), [event(plan.trial_id, REPEAT, evidence, at=now)]
-        )
+        self._note_repeat(plan, asked)
         outcome = self._outcome(self.records[plan.trial_id])
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
         return None
+
+    def _note_repeat(self, plan: Plan, asked: Asked) -> None:
+        now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
+        row = event(plan.trial_id, REPEAT, evidence, at=now)
+        self.ledger.append("events", key_of(plan.trial_id, REPEAT, now), [row])
 
     def _count_repeat(self, cell: str) -> None:
         self._repeats[cell] += 1
@@ -229,15 +288,46 @@ class Sweep:
 
     def _write_missing_rows(self) -> None:
         """The rows of trials that were over when an earlier driver died before it had written them."""
-        written = self.store.keys("trials")
         for record in self.records.values():
-            if self.state(record) in ("completed", "pruned", "failed") and record.plan.trial_id not in written:
+            trial_id = record.plan.trial_id
+            if self.state(record) in ("completed", "pruned", "failed") and not self.ledger.has("trials", trial_id):
+                record.figures = self._recorded_figures(record)
                 self.write_row(record)
+
+    def _recorded_figures(self, record: Record) -> dict[str, Any]:
+        """The figures of every evaluation of a trial, from the rows of its examples."""
+        if not record.evaluations:
+            return {}
+        attacks, examples = (self.store.read_trial(table, record.plan.trial_id) for table in ("attacks", "examples"))
+        eps = record.plan.threat["eps"]
+        return {name: figures(attacks, examples, name, eps) for name in record.evaluations}
 
     def _record_ask(self, plan: Plan, asked: Asked) -> None:
         record = Record(plan, asked, datetime.now(UTC))
         self.records[plan.trial_id] = record
-        self.store.append("asks", plan.trial_id, [self._ask_row(record)])
+        self._count(record)
+        self.ledger.append("asks", plan.trial_id, [self._ask_row(record)])
+
+    def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
+        """Rungs that a checkpoint knew of and the store did not: a driver died before it had written them."""
+        for row in rows_for(reached.told, "events"):
+            if row["kind"] == DEGENERATE_AT_RUNG:
+                record.degenerate_rungs.add(json.loads(row["evidence"])["epoch"])
+        for table, _, rows in reached.told:
+            if table == "attacks" and (epoch := rows[0]["epoch"]) not in {*record.rungs, reached.epoch}:
+                trained = [row["seconds"] for row in rows_for(record.told, "epochs") if row["epoch"] <= epoch]
+                known = {"seconds": sum(trained), "parameters": reached.metrics["parameters"]}
+                record.rungs[epoch] = metrics_of(rows, record.plan.threat["eps"]) | known
+                if record.plan.stage == "search":
+                    self._compare(record, epoch)
+
+    def _note(self, record: Record, told: Told) -> None:
+        """Have records written that the store does not have yet, and know of them until the trial's row is written."""
+        known = {(table, key) for table, key, _ in record.told}
+        for entry in told:
+            self.ledger.append(*entry)
+            if entry[:2] not in known:
+                record.told.append(entry)
 
     def _ask_row(self, record: Record) -> dict[str, Any]:
         plan = record.plan
@@ -255,12 +345,15 @@ class Sweep:
         self.write_row(record)
 
     def write_row(self, record: Record) -> None:
-        """Derive the trial's row of `trials` from the other tables."""
-        trial_id = record.plan.trial_id
-        grain = {name: self.store.read_trial(name, trial_id) for name in ("epochs", "attacks", "examples", "events")}
-        row = trial_row(self._ask_row(record), **grain)
-        row |= {"sweep": self.spec.name, **provenance(self.store), **self._text_settings(record)}
-        self.store.replace("trials", trial_id, [row])
+        """Derive the trial's row of `trials` from its rows of the other tables, unless it is written."""
+        if self.ledger.has("trials", record.plan.trial_id):
+            record.told = []
+            return
+        epochs, attacks, events = (rows_for(record.told, table) for table in ("epochs", "attacks", "events"))
+        row = trial_row(self._ask_row(record), epochs, attacks, events, record.figures)
+        row |= {"sweep": self.spec.name, **self._provenance, **self._text_settings(record)}
+        self.ledger.append("trials", record.plan.trial_id, [row])
+        record.told = []
 
     def _text_settings(self, record: Record) -> dict[str, str]:
         """Settings whose column is text because cells give the same path values of different types."""
@@ -299,12 +392,45 @@ class Sweep:
             if name not in ("status", "error", "stage", "seed", "started_at")
         } | extra
 
-    def _rebuild(self, repeats: list[Repeat]) -> None:
-        """Put every recorded suggestion back into its study, and every rung figure into its rung."""
+    def _asks(self, repeats: list[Repeat]) -> list[tuple[Asked, Record]]:
+        """Every recorded suggestion with its trial, in order of number."""
         known = {record.plan.trial_id: record for record in self._searched()}
         asks = [(record.asked, record) for record in known.values()]
         asks += [(repeat.asked, known[repeat.trial_id]) for repeat in repeats if repeat.trial_id in known]
-        for asked, record in sorted(asks, key=lambda pair: pair[0].number):
+        return sorted(asks, key=lambda pair: pair[0].number)
+
+    def _lacks_asks(self, repeats: list[Repeat]) -> bool:
+        """Whether suggestions were lost with a damaged part: their numbers are missing."""
+        numbers: dict[str, list[int]] = {}
+        for asked, record in self._asks(repeats):
+            numbers.setdefault(record.plan.cell, []).append(asked.number)
+        return any(found != list(range(len(found))) for found in numbers.values())
+
+    def _ask_again(self, repeats: list[Repeat]) -> None:
+        """Ask again for suggestions that were lost with a damaged part.
+
+        The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
+        where it does; what is on record of that trial is then found again.
+        """
+        for asked, record in self._asks(repeats):
+            cell, study = self.cells[record.plan.cell], self.studies[record.plan.cell]
+            while study.asks < asked.number:
+                again, configuration = study.ask()
+                fingerprint, by_threat = self.sizes[cell.name].fingerprint, "threat" in self.spec.matrix
+                plan = Plan.of(cell, configuration, fingerprint, self.spec.seed, again.number, by_threat)
+                if plan.trial_id in self.records:
+                    self._note_repeat(plan, again)
+                else:
+                    just_before = record.asked_at - timedelta(microseconds=1 + asked.number - again.number)
+                    row = self._ask_row(Record(plan, again, just_before))
+                    self.ledger.append("asks", plan.trial_id, [row])
+            study.rebuild(asked, self._outcome(record))
+        self.ledger.flush()
+
+    def _rebuild(self, repeats: list[Repeat]) -> None:
+        """Put every recorded suggestion back into its study, and every rung figure into its rung."""
+        known = {record.plan.trial_id: record for record in self._searched()}
+        for asked, record in self._asks(repeats):
             plan = record.plan
             self.studies[plan.cell].rebuild(asked, self._outcome(record))
             numbers = self._numbers.setdefault(plan.trial_id, [])

@@ -42,7 +42,7 @@ class Tables:
             if isinstance(entry, Mapping) and len(entry) > 1:
                 return [], [Problem((), f"{name} is a preset and has no settings, got {shown(entry)}")]
             return [block_of(attack) for attack in self.cascades[name]], []
-        if isinstance(name, str) and name not in self.attacks:
+        if name is not None and not (isinstance(name, str) and name in self.attacks):
             at = ("name",) if isinstance(entry, Mapping) else ()
             return [], [Problem(at, one_of([*self.attacks, *self.cascades], name))]
         block, problems = examine(self.attacks, entry)

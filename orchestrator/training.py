@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +14,14 @@ import torch
 
 from defenses import Data, Epoch
 from orchestrator import checkpoints
-from orchestrator.asha import rungs
+from orchestrator.files import Files
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, TRAINING_ENDED, TRAINING_STARTED, event, key_of
-from orchestrator.measuring import Measurement, Row, figures, measure
+from orchestrator.measuring import measure
+from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
-from orchestrator.records import rows_of
+from orchestrator.rungs import Reached, RungRule, degenerate_key, rung_key, rungs
 from orchestrator.splits import Split
-from orchestrator.store import Store
+from orchestrator.told import Record, Row, Told, told_from_json, told_to_json
 
 
 @dataclass(frozen=True)
@@ -32,54 +32,38 @@ class TrainingData:
     validation: Split
 
 
-@dataclass(frozen=True)
-class RungRule:
-    """When trials are compared, and by what measurement."""
-
-    measurement: Measurement
-    grace_epochs: int
-    reduction_factor: float
-
-
-@dataclass(frozen=True)
-class Reached:
-    """A trial at a rung: the epoch, its figures there, and whether that was the last one."""
-
-    epoch: int
-    metrics: dict[str, float]
-    is_degenerate: bool
-    is_top: bool
-
-
 class Trainer:
     """One trial, picked up at its newest checkpoint if there is one.
 
-    At each rung: the checkpoint first, then the rung's `attacks` rows, last the `epochs` rows, which say that the
-    rung is done. Killed anywhere in between, a second Trainer redoes only what is missing.
+    It writes checkpoints and nothing else: what is to be recorded is told at each rung. A checkpoint holds all that
+    was told before it, so nothing is lost when what was told did not reach the store. `told` are the records of this
+    trial that the store has: a rung among them is not measured again.
     """
 
-    def __init__(self, plan: Plan, rule: RungRule, data: TrainingData, store: Store, device: str) -> None:
-        self.plan, self.rule, self.data, self.store, self.device = plan, rule, data, store, device
+    def __init__(
+        self, plan: Plan, rule: RungRule, data: TrainingData, files: Files, device: str, told: Sequence[Record] = ()
+    ) -> None:
+        self.plan, self.rule, self.data, self.files, self.device = plan, rule, data, files, device
         self.defense, self.training = plan.make_defense(), plan.make_training()
         self.rungs = rungs(self.training.epochs, rule.grace_epochs, rule.reduction_factor, self.defense.ready_epoch)
-        self.history: list[Row] = rows_of(store.read_trial("epochs", plan.trial_id))
-        self._told: set[int] = set()
-        events = store.read_trial("events", plan.trial_id)
-        noted = events.loc[events["kind"] == DEGENERATE_AT_RUNG, "evidence"]
-        self._degenerate: set[int] = {json.loads(text)["epoch"] for text in noted}
+        self.epoch = checkpoints.newest(files, plan.trial_id) or 0
         self._epochs: Iterator[Epoch] | None = None
-        self.epoch = checkpoints.newest(store.checkpoints, plan.trial_id) or 0
         self._state: Any = None
         self._facts: dict[str, Any] = {}
+        self._records = {(table, key): rows for table, key, rows in told}
+        self._untold: Told = []
+        self._is_told = False
         if self.epoch:
-            self._state, self._facts = self._load(self.epoch)
+            self._state, self._facts = checkpoints.load(files, checkpoints.name_of(plan.trial_id, self.epoch))
+            for record in told_from_json(self._facts["told"]):
+                self._note(*record)
 
     def advance(self) -> Reached:
         """Go to the next rung and measure there; a rung on record is told again, not measured again.
 
         Raises whatever the defense raises; what was finished before stays on record.
         """
-        if self.epoch in self._done and self.epoch not in self._told:
+        if self.epoch in self._done and not self._is_told:
             return self._tell()
         began, start = datetime.now(UTC), self.epoch
         if self.epoch == 0 or self.epoch in self._done:
@@ -88,15 +72,22 @@ class Trainer:
         parameters = self._facts["parameters"]
         ended = event(self.plan.trial_id, TRAINING_ENDED, {"epoch": self.epoch, "parameters": parameters})
         started = event(self.plan.trial_id, TRAINING_STARTED, {"epoch": start}, at=began)
-        self.store.append("events", key_of(self.plan.trial_id, "training", began), [started, ended])
+        self._note("events", key_of(self.plan.trial_id, "training", began), [started, ended])
         return self._tell()
+
+    @property
+    def history(self) -> list[Row]:
+        """The rows of `epochs` so far."""
+        rows = [row for (table, _), rows in self._records.items() if table == "epochs" for row in rows]
+        return sorted((row for row in rows if row["epoch"] <= self.epoch), key=lambda row: row["epoch"])
 
     @property
     def checkpoint_epoch(self) -> int:
         """The epoch whose model is the trial's: the best rung figure of a model that is not degenerate, or the last."""
         if self.training.keep == "last":
             return self.epoch
-        return max(self._done, key=lambda epoch: (epoch not in self._degenerate, self._done[epoch], epoch))
+        done = self._done
+        return max(done, key=lambda epoch: (not self._is_degenerate(epoch), done[epoch], epoch))
 
     def facts(self) -> dict[str, Any]:
         """What the trial's row says of its training."""
@@ -119,8 +110,13 @@ class Trainer:
         return {
             row["epoch"]: row["robust_accuracy"]
             for row in self.history
-            if row.get("robust_accuracy") is not None and row["robust_accuracy"] == row["robust_accuracy"]
+            if (figure := row.get("robust_accuracy")) is not None
+            and figure == figure
+            and ("attacks", rung_key(self.plan.trial_id, row["epoch"])) in self._records
         }
+
+    def _is_degenerate(self, epoch: int) -> bool:
+        return ("events", degenerate_key(self.plan.trial_id, epoch)) in self._records
 
     def _train_to(self, rung: int) -> None:
         """Train up to an epoch and keep a checkpoint there, with the rows of the epochs since the last one."""
@@ -136,16 +132,16 @@ class Trainer:
             )
         model = self.defense.deployed(self._state)
         parameters = sum(tensor.numel() for tensor in model.parameters())
-        self._facts = {"plan": self.plan.to_json(), "parameters": parameters, "rows": rows}
-        checkpoints.save(self.store.checkpoints, self.plan.trial_id, self.epoch, self._state, self._facts)
+        told = told_to_json([(*place, rows) for place, rows in self._records.items()])
+        self._facts = {"plan": self.plan.to_json(), "parameters": parameters, "rows": rows, "told": told}
+        checkpoints.save(self.files, self.plan.trial_id, self.epoch, self._state, self._facts)
 
     def _measure(self) -> None:
-        """Measure the newest checkpoint, unless its figures are on record, and record the rung."""
-        key = f"{self.plan.trial_id}.rung.{self.epoch:05d}"
-        if not self.store.has("attacks", key):
-            model = self.defense.deployed(self._state)
+        """Measure the newest checkpoint, unless its figures are on record, and note the rung."""
+        key = rung_key(self.plan.trial_id, self.epoch)
+        if ("attacks", key) not in self._records:
             measured = measure(
-                model,
+                self.defense.deployed(self._state),
                 self.defense.surface(),
                 self.data.validation,
                 self.plan,
@@ -155,32 +151,31 @@ class Trainer:
             )
             if measured.is_degenerate:
                 doubt = event(self.plan.trial_id, DEGENERATE_AT_RUNG, {"epoch": self.epoch})
-                self.store.append("events", f"{key}.degenerate", [doubt])
-                self._degenerate.add(self.epoch)
-            self.store.append("attacks", key, measured.attacks)
+                self._note("events", degenerate_key(self.plan.trial_id, self.epoch), [doubt])
+            self._note("attacks", key, measured.attacks)
         metrics = self._metrics(self.epoch)
         rows = [dict(row) for row in self._facts["rows"]]
         rows[-1] |= {name: metrics[name] for name in ("clean_accuracy", "robust_accuracy")}
-        self.store.append("epochs", key, rows)
-        self.history += rows
-        checkpoints.prune(self.store.checkpoints, self.plan.trial_id, keep={self.epoch, self.checkpoint_epoch})
+        self._note("epochs", key, rows)
+        checkpoints.prune(self.files, self.plan.trial_id, keep={self.epoch, self.checkpoint_epoch})
+
+    def _note(self, table: str, key: str, rows: list[Row]) -> None:
+        """Have a record told with the next rung, unless the store has it."""
+        if (table, key) not in self._records:
+            self._records[table, key] = rows
+            self._untold.append((table, key, rows))
 
     def _tell(self) -> Reached:
-        self._told.add(self.epoch)
-        is_degenerate = self.epoch in self._degenerate
-        return Reached(self.epoch, self._metrics(self.epoch), is_degenerate, self.epoch >= self.rungs[-1])
+        told, self._untold, self._is_told = self._untold, [], True
+        is_top = self.epoch >= self.rungs[-1]
+        return Reached(self.epoch, self._metrics(self.epoch), self._is_degenerate(self.epoch), is_top, told)
 
     def _metrics(self, epoch: int) -> dict[str, float]:
-        rows = self.store.read_trial("attacks", self.plan.trial_id)
-        rows = rows[(rows["evaluation"] == self.rule.measurement.evaluation) & (rows["epoch"] == epoch)]
-        seconds = sum(row["seconds"] for row in self.history)
-        return figures(rows, self.plan.make_threat().eps) | {
-            "seconds": seconds,
+        rows = self._records["attacks", rung_key(self.plan.trial_id, epoch)]
+        return metrics_of(rows, self.plan.make_threat().eps) | {
+            "seconds": sum(row["seconds"] for row in self.history),
             "parameters": self._facts["parameters"],
         }
-
-    def _load(self, epoch: int) -> tuple[Any, dict[str, Any]]:
-        return checkpoints.load(self.store.checkpoints / checkpoints.name_of(self.plan.trial_id, epoch))
 
     def _fit(self) -> Iterator[Epoch]:
         train = self.data.train

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,52 +11,61 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.lifecycle import ENDED, EVALUATION_ENDED, TRAINING_ENDED, TRAINING_STARTED
+from orchestrator.metrics import AREA_FRACTIONS
 from orchestrator.schemas import PARAM
 from orchestrator.statistics import wilson_interval
 
 HEADLINES = ("test", "final")  # evaluations whose figures may stand in a trial's row, the best first
 RUNG = "rung"
-AREA_FRACTIONS = (0.25, 0.5, 1.0)
 FIGURES = ("n", "clean_accuracy", "robust_accuracy", "robust_area", "robust_ci_low", "robust_ci_high")
 DOUBT, SEVERE = "doubt:", "severe"
 _COSTS = ("train_seconds", "gpu_seconds", "peak_memory_bytes")
 _TOLD = ("parameters", "checkpoint_epoch", "checkpoint", "host", "device", *_COSTS)
 
 Figures = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 def trial_row(
-    ask: Mapping[str, Any], epochs: pd.DataFrame, attacks: pd.DataFrame, examples: pd.DataFrame, events: pd.DataFrame
+    ask: Row,
+    epochs: Sequence[Row],
+    attacks: Sequence[Row],
+    events: Sequence[Row],
+    evaluated: Mapping[str, Figures],
 ) -> dict[str, Any]:
-    """The trial's row, from its row of `asks` and its rows of the other tables (those of others are left aside).
+    """The trial's row, from its row of `asks` and its own rows of the other tables.
 
-    `sweep`, `code_version` and `spec_hash`, which no table holds, are null. Raises ValueError for a trial whose
-    end is not on record.
+    `evaluated` are the `figures` of each evaluation whose rows are all there. `sweep`, `code_version` and `spec_hash`,
+    which no table holds, are null. Raises ValueError for a trial whose end is not on record.
     """
-    trial_id, config = ask["trial_id"], json.loads(ask["config_json"])
-    epochs, attacks, examples, events = (
-        frame[frame["trial_id"] == trial_id] for frame in (epochs, attacks, examples, events)
-    )
-    ended = _ended(events, trial_id)
-    eps, epoch = config["threat"]["eps"], ended.get("checkpoint_epoch")
-    evaluation = headline(attacks, examples)
+    config = json.loads(ask["config_json"])
+    ended = _ended(events, ask["trial_id"])
+    evaluation = next((name for name in HEADLINES if name in evaluated), None)
+    at_checkpoint = [row for row in attacks if row["epoch"] == ended.get("checkpoint_epoch")]
     return {
         **_identity(ask, config, ended),
-        "epochs": int(epochs["epoch"].nunique()),
+        "epochs": len({row["epoch"] for row in epochs}),
         "evaluation": evaluation,
-        **figures(attacks, examples, evaluation, eps),
-        "rung_robust_accuracy": _rung_accuracy(attacks[attacks["epoch"] == epoch], eps),
+        **(evaluated[evaluation] if evaluation else dict.fromkeys(FIGURES)),
+        "rung_robust_accuracy": _rung_accuracy(at_checkpoint, config["threat"]["eps"]),
         **_counts(attacks, events),
         **_course(events, ended),
-        "train_seconds": ended.get("train_seconds", float(epochs["seconds"].sum())),
-        "revision": int(attacks.loc[attacks["evaluation"] != RUNG, "evaluation"].nunique()),
+        "train_seconds": ended.get("train_seconds", _sum(row["seconds"] for row in epochs)),
+        "revision": len({row["evaluation"] for row in attacks} - {RUNG}),
     }
 
 
-def headline(attacks: pd.DataFrame, examples: pd.DataFrame) -> str | None:
-    """The evaluation that a trial's figures come from: the best of those whose rows are all there."""
+def row_from_tables(
+    ask: Row, epochs: pd.DataFrame, attacks: pd.DataFrame, examples: pd.DataFrame, events: pd.DataFrame
+) -> dict[str, Any]:
+    """The same from frames of the tables; rows of other trials in them are left aside."""
+    trial_id, eps = ask["trial_id"], json.loads(ask["config_json"])["threat"]["eps"]
+    epochs, attacks, examples, events = (
+        frame[frame["trial_id"] == trial_id] for frame in (epochs, attacks, examples, events)
+    )
     recorded = set(attacks["evaluation"]) & set(examples["evaluation"])
-    return next((name for name in HEADLINES if name in recorded), None)
+    evaluated = {name: figures(attacks, examples, name, eps) for name in HEADLINES if name in recorded}
+    return trial_row(ask, rows_of(epochs), rows_of(attacks), rows_of(events), evaluated)
 
 
 def figures(attacks: pd.DataFrame, examples: pd.DataFrame, evaluation: str | None, eps: float) -> Figures:
@@ -83,6 +92,11 @@ def figures(attacks: pd.DataFrame, examples: pd.DataFrame, evaluation: str | Non
     }
 
 
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as mappings."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
 def _identity(ask: Mapping[str, Any], config: Mapping[str, Any], ended: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "sweep": None, "cell": ask["cell"], "trial_id": ask["trial_id"], "config_id": config["config_id"],
@@ -94,37 +108,42 @@ def _identity(ask: Mapping[str, Any], config: Mapping[str, Any], ended: Mapping[
     }  # fmt: skip
 
 
-def _counts(attacks: pd.DataFrame, events: pd.DataFrame) -> dict[str, Any]:
-    doubts = events[events["kind"].str.startswith(DOUBT)]
+def _counts(attacks: Sequence[Row], events: Sequence[Row]) -> dict[str, Any]:
+    doubts = [row for row in events if row["kind"].startswith(DOUBT)]
     return {
         "doubts": len(doubts),
-        "severe_doubts": int((doubts["severity"] == SEVERE).sum()),
-        "eval_seconds": float(attacks["seconds"].sum()),
+        "severe_doubts": sum(row["severity"] == SEVERE for row in doubts),
+        "eval_seconds": _sum(row["seconds"] for row in attacks),
     }
 
 
-def _course(events: pd.DataFrame, ended: Mapping[str, Any]) -> dict[str, Any]:
+def _course(events: Sequence[Row], ended: Row) -> dict[str, Any]:
     """What the trial said of its own course, and the times of its life."""
-    started = events.loc[events["kind"] == TRAINING_STARTED, "at"]
-    over = events.loc[events["kind"].isin([TRAINING_ENDED, EVALUATION_ENDED, ENDED]), "at"]
+    started = [row["at"] for row in events if row["kind"] == TRAINING_STARTED]
+    over = [row["at"] for row in events if row["kind"] in (TRAINING_ENDED, EVALUATION_ENDED, ENDED)]
     return {
         **{name: ended.get(name) for name in _TOLD},
-        "started_at": _time(started.min() if len(started) else ended.get("started_at")),
-        "finished_at": _time(over.max()),
+        "started_at": _time(min(started) if started else ended.get("started_at")),
+        "finished_at": _time(max(over)),
         "code_version": None,
         "spec_hash": None,
     }
 
 
-def _ended(events: pd.DataFrame, trial_id: str) -> dict[str, Any]:
+def _ended(events: Sequence[Row], trial_id: str) -> dict[str, Any]:
     """The evidence of the end of training; what a later end says (a failed evaluation) stands over the earlier."""
-    ends = events[events["kind"] == ENDED].sort_values("at", kind="stable")
-    if ends.empty:
+    ends = sorted((row for row in events if row["kind"] == ENDED), key=lambda row: row["at"])
+    if not ends:
         raise ValueError(f"trial {trial_id}: its end is not on record")
     said: dict[str, Any] = {}
-    for evidence in ends["evidence"]:
-        said |= json.loads(evidence)
+    for row in ends:
+        said |= json.loads(row["evidence"])
     return said
+
+
+def _sum(seconds: Iterable[float | None]) -> float:
+    """Of what is known: a null, and the NaN that pandas makes of it, counts nothing."""
+    return float(sum(value for value in seconds if value is not None and value == value))
 
 
 def _at(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
@@ -147,10 +166,10 @@ def _clean_accuracy(examples: pd.DataFrame, attacks: pd.DataFrame) -> float:
     return float((first["clean_prediction"] == first["label"]).mean())
 
 
-def _rung_accuracy(attacks: pd.DataFrame, eps: float) -> float | None:
+def _rung_accuracy(attacks: Sequence[Row], eps: float) -> float | None:
     """What was left at a rung after its last attack at this eps."""
-    rows = _at(attacks[attacks["evaluation"] == RUNG], eps).sort_values("position")
-    return float(rows["robust_accuracy"].iloc[-1]) if len(rows) else None
+    rows = [row for row in attacks if row["evaluation"] == RUNG and abs(row["eps"] - eps) <= 1e-9 * eps]
+    return float(max(rows, key=lambda row: row["position"])["robust_accuracy"]) if rows else None
 
 
 def _time(value: Any) -> datetime | None:

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.errors import Place
 
 LONGEST = 80
+_PLAIN_KEY = re.compile(r"[\w.<-]{1,60}")
 _WORD = re.compile(r"[A-Za-z_~][\w./:+-]*")
 
 
@@ -21,8 +22,8 @@ def shown(value: Any) -> str:
 
 
 def dotted(place: Place) -> str:
-    """`("matrix", "defense", 1, "lr")` -> `matrix.defense[1].lr`"""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")
+    """`("matrix", "defense", 1, "lr")` -> `matrix.defense[1].lr`; keys that would not be seen as keys in quotes"""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{_key(key)}" for key in place).removeprefix(".")
 
 
 def one_of(known: Iterable[Any], seen: Any) -> str:
@@ -42,6 +43,10 @@ def nearest(known: Iterable[Any], seen: Any) -> str:
     longer = [name for name in by_lower if len(wanted) > 2 and name.startswith(wanted)]
     found = difflib.get_close_matches(wanted, by_lower, n=1) or longer
     return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
+
+
+def _key(key: str) -> str:
+    return key if _PLAIN_KEY.fullmatch(key) else shown(key)
 
 
 def _bare(value: Any) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.judging import Evaluator
+from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
-from orchestrator.rundir import open_run
+from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import load_spec
 from orchestrator.splits import load_test, load_training
 from orchestrator.sweep import Sizes, Sweep
@@ -41,7 +42,7 @@ class Inline:
 
     def __init__(self, root: Path, spec: dict[str, Any] | None = None) -> None:
         self.spec = load_spec(spec or SYNTHETIC)
-        self.store = open_run(self.spec, root)
+        self.store = open_run(self.spec, open_run_directory(str(root)))
         cells = {cell.name: cell.dataset_block() for cell in self.spec.cells()}
         self.data = {name: TrainingData(*load_training(block, self.spec.seed)) for name, block in cells.items()}
         self.tests = {name: load_test(block, self.spec.seed) for name, block in cells.items()}
@@ -53,17 +54,24 @@ class Inline:
             )
             for name, data in self.data.items()
         }
-        self.sweep = Sweep(self.spec, self.store, sizes)
+        self.sweep = Sweep(self.spec, self.store, sizes, Ledger(self.store, interval=0))
         self.trained_rungs = 0
+
+    @property
+    def root(self) -> Path:
+        return Path(self.store.root)
 
     def run(self, steps: int = 10**9) -> Inline:
         self.left = steps
         for stage in ("search", "finalist"):
+            if stage == "finalist" and not self.sweep.is_searched:
+                break
             for assignment in self.sweep.unevaluated(stage):
                 self._evaluate(assignment)
             finalists = self.sweep.finalists() if stage == "finalist" else []
             while self.left and (plan := finalists.pop(0) if finalists else self._next(stage)) is not None:
                 self._train(plan)
+        self.sweep.ledger.flush()
         return self
 
     def _next(self, stage: str) -> Plan | None:
@@ -71,7 +79,8 @@ class Inline:
 
     def _train(self, plan: Plan) -> None:
         try:
-            trainer = Trainer(plan, self.sweep.rule(plan.cell), self.data[plan.cell], self.store, "cpu")
+            told = self.sweep.told(plan)
+            trainer = Trainer(plan, self.sweep.rule(plan.cell), self.data[plan.cell], self.store.files, "cpu", told)
             while True:
                 if not self.left:
                     return
@@ -85,7 +94,7 @@ class Inline:
             self.sweep.ended(plan, "failed", traceback.format_exc(), {})
             return
         self.sweep.ended(plan, "completed" if reached.is_top else "pruned", None, trainer.facts())
-        if reached.is_top:
+        if reached.is_top and self.sweep.is_due(plan):
             self._evaluate(self.sweep.assignment(plan))
 
     def _evaluate(self, assignment: Any) -> None:

@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def make_run(root: Path, spec: str = SPEC) -> Run:
-    store = Store(root, PARAMS)
+    store = Store.at(root, PARAMS)
     store.prepare()
     store.write_text("spec.yaml", spec)
     return load(root)
@@ -55,17 +55,17 @@ def add(run: Run, config: str, robust: float | None = None, clean: float = 0.9, 
     if robust is not None:
         row |= {"evaluation": "test" if stage == "finalist" else "final", "n": 100}
         row |= {"clean_accuracy": clean, "robust_accuracy": robust, "robust_area": robust}
-    Store(run.root, PARAMS).replace("trials", trial_id, [row | others])
+    Store.at(run.root, PARAMS).replace("trials", trial_id, [row | others])
     return trial_id
 
 
 def tell(run: Run, trial_id: str, kind: str, evidence: Any = "") -> None:
-    Store(run.root).append("events", f"{trial_id}.{kind.replace(':', '_')}", [event(trial_id, kind, evidence)])
+    Store.at(run.root).append("events", f"{trial_id}.{kind.replace(':', '_')}", [event(trial_id, kind, evidence)])
 
 
 def ask(run: Run, trial_id: str, **config: Any) -> None:
     row = {"trial_id": trial_id, "cell": "all", "config_json": json.dumps(config), "params_json": "{}"}
-    Store(run.root).append("asks", trial_id, [row | {"asked_at": datetime.now(UTC)}])
+    Store.at(run.root).append("asks", trial_id, [row | {"asked_at": datetime.now(UTC)}])
 
 
 def configs(frame: pd.DataFrame) -> list[str]:
@@ -77,7 +77,7 @@ def test_the_frames_are_what_pandas_reads(run: Run, table: str) -> None:
     trial_id = add(run, "a", 0.5)
     ask(run, trial_id, stage="search")
     tell(run, trial_id, "retry")
-    pd.testing.assert_frame_equal(getattr(run, table)(), pd.read_parquet(run.root / table))
+    pd.testing.assert_frame_equal(getattr(run, table)(), pd.read_parquet(f"{run.root}/{table}"))
 
 
 def test_nothing_on_record_is_an_empty_leaderboard(run: Run) -> None:
@@ -214,8 +214,8 @@ def test_a_search_trial_that_someone_tested_keeps_its_place_on_validation_data(r
     counts = {"position": 0, "n": 4, "n_attacked": 4, "n_fooled": 3, "attack_json": "{}"}
     counts |= {"clean_accuracy": 1, "robust_accuracy": 0.25, "ci_low": 0, "ci_high": 1}
     attacks = [grain | counts | {"evaluation": name, "split": name} for name in ("final", "test")]
-    Store(run.root).append("examples", trial_id, judged)
-    Store(run.root).append("attacks", trial_id, attacks)
+    Store.at(run.root).append("examples", trial_id, judged)
+    Store.at(run.root).append("attacks", trial_id, attacks)
     (row,) = run.leaderboard().to_dict("records")
     assert (row["stage"], row["seeds"], row["final_robust_accuracy"], row["final_n"]) == ("search", 0, 0.25, 4)
     assert np.isnan(row["test_robust_accuracy"])
@@ -238,7 +238,7 @@ def test_ten_thousand_configurations_are_ranked_as_three_are(run: Run) -> None:
     trial_id = add(run, "a", 0.5)
     row = run.store.read("trials").to_dict("records")[0]
     others = [row | {"trial_id": str(i), "config_id": str(i), "robust_area": i / 10_000} for i in range(10_000)]
-    Store(run.root, PARAMS).replace("trials", trial_id, others)
+    Store.at(run.root, PARAMS).replace("trials", trial_id, others)
     assert configs(run.leaderboard())[:3] == ["9999", "9998", "9997"]
 
 
@@ -248,7 +248,7 @@ def test_the_model_of_a_trial_is_the_one_that_was_trained(run: Run) -> None:
     blocks = {"network": normalised(NETWORKS, "mlp"), "defense": normalised(DEFENSES, "standard")}
     defense = DEFENSES["standard"]()
     (epoch,) = defense.fit(NETWORKS["mlp"](), data, Training(epochs=1), Draws(0, torch.arange(20)))
-    checkpoints.save(run.store.checkpoints, "a.search.0", 1, epoch.state, {})
+    checkpoints.save(run.store.files, "a.search.0", 1, epoch.state, {})
     trial_id = add(run, "a", checkpoint=checkpoints.name_of("a.search.0", 1))
     ask(run, trial_id, **blocks)
     x = images.float() / 255
@@ -257,6 +257,13 @@ def test_the_model_of_a_trial_is_the_one_that_was_trained(run: Run) -> None:
     assert model.surface == defense.surface()
     with pytest.raises(UserError, match=r"no model of trial 'b'; trials with a model: a\.search\.0"):
         run.model("b")
+
+
+@pytest.mark.parametrize("content", ["", "hello", "a: [1", "a: 1\na: 2"])
+def test_a_stored_spec_that_is_damaged_is_named(tmp_path: Path, content: str) -> None:
+    run = make_run(tmp_path / "damaged", content)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/damaged/spec.yaml"):
+        run.goals()
 
 
 def test_a_path_without_a_run_names_the_runs_near_by(tmp_path: Path) -> None:

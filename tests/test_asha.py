@@ -1,6 +1,7 @@
 """Claims about successive halving."""
 
-from orchestrator.asha import SuccessiveHalving, rungs
+from orchestrator.asha import SuccessiveHalving
+from orchestrator.rungs import rungs
 
 
 def test_rungs_are_geometric_and_end_at_the_last_epoch() -> None:
@@ -23,7 +24,7 @@ def test_the_best_third_goes_on() -> None:
     halving = SuccessiveHalving(3)
     for place in range(9):
         halving.record("all", 1, f"t{place}", (place / 10,))
-    assert [t for t in halving.rungs["all", 1] if halving.goes_on("all", 1, t)] == ["t6", "t7", "t8"]
+    assert [t for t in halving.rungs["all", 1].figures if halving.goes_on("all", 1, t)] == ["t6", "t7", "t8"]
 
 
 def test_the_first_at_a_rung_goes_on_and_a_worse_second_does_not() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_server
 import torch
 from torch import Tensor
 
-from orchestrator import checkpoints, durable
+from orchestrator import checkpoints
+from orchestrator.files import Files, open_files
 
 STATE = {
     "model.weight": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),
@@ -38,26 +41,45 @@ def bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
-def save(directory: Path, epoch: int, **state: Any) -> Path:
-    return checkpoints.save(directory, "trial", epoch, state or {"x": torch.full((4,), float(epoch))}, {"epoch": epoch})
+@pytest.fixture(scope="module")
+def server() -> Iterator[s3_server.Server]:
+    with s3_server.serving() as found:
+        yield found
 
 
-def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    path = checkpoints.save(tmp_path, "trial", 3, STATE, {"rung": {"robust": 0.25}, "host": None})
-    state, facts = checkpoints.load(path)
+@pytest.fixture(params=["disk", "s3"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    if request.param == "disk":
+        made = open_files(tmp_path)
+    else:
+        made = open_files(request.getfixturevalue("server").uri(tmp_path.name))
+    made.make_directory("")
+    return made
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Files:
+    return open_files(tmp_path)
+
+
+def save(files: Files, epoch: int, **state: Any) -> str:
+    return checkpoints.save(files, "trial", epoch, state or {"x": torch.full((4,), float(epoch))}, {"epoch": epoch})
+
+
+def test_a_state_comes_back_bit_for_bit(files: Files) -> None:
+    name = checkpoints.save(files, "trial", 3, STATE, {"rung": {"robust": 0.25}, "host": None})
+    state, facts = checkpoints.load(files, name)
     assert state.keys() == STATE.keys()
     assert all(same(value, state[name]) for name, value in STATE.items())
     assert facts == {"rung": {"robust": 0.25}, "host": None}
 
 
-def test_a_checkpoint_lies_where_name_of_says(tmp_path: Path) -> None:
-    path = save(tmp_path, 12)
-    assert path == tmp_path / checkpoints.name_of("trial", 12)
-    assert checkpoints.name_of("trial", 12) == "trial/00012.safetensors"
-    assert {file.name for file in path.parent.iterdir()} == {"00012.safetensors", "00012.json"}
+def test_a_checkpoint_lies_where_name_of_says(files: Files) -> None:
+    assert save(files, 12) == checkpoints.name_of("trial", 12) == "trial/00012.safetensors"
+    assert files.names("checkpoints/trial") == ["00012.json", "00012.safetensors"]
 
 
-def test_tensors_that_share_memory_come_back_as_they_were(tmp_path: Path) -> None:
+def test_tensors_that_share_memory_come_back_as_they_were(disk: Files) -> None:
     whole = torch.arange(12.0).view(3, 4)
     shared = {
         "whole": whole,
@@ -66,14 +88,13 @@ def test_tensors_that_share_memory_come_back_as_they_were(tmp_path: Path) -> Non
         "turned": whole.T,
         "parameter": torch.nn.Parameter(whole),
     }
-    state, _ = checkpoints.load(save(tmp_path, 1, **shared))
+    state, _ = checkpoints.load(disk, save(disk, 1, **shared))
     assert all(same(value.detach(), state[name]) for name, value in shared.items())
     assert not state["parameter"].requires_grad
 
 
-def test_a_slice_of_a_large_tensor_is_stored_alone(tmp_path: Path) -> None:
-    path = save(tmp_path, 1, part=torch.zeros(100_000)[:10])
-    assert path.stat().st_size < 1000
+def test_a_slice_of_a_large_tensor_is_stored_alone(disk: Files) -> None:
+    assert len(disk.read("checkpoints/" + save(disk, 1, part=torch.zeros(100_000)[:10]))) < 1000
 
 
 @pytest.mark.parametrize(
@@ -85,105 +106,127 @@ def test_a_slice_of_a_large_tensor_is_stored_alone(tmp_path: Path) -> None:
         (STATE["model.count"].numpy(), "ndarray"),
     ],
 )
-def test_what_json_would_change_is_refused_with_its_place(tmp_path: Path, value: Any, place: str) -> None:
+def test_what_json_would_change_is_refused_with_its_place(disk: Files, value: Any, place: str) -> None:
     with pytest.raises(TypeError, match=place):
-        save(tmp_path, 1, v=value)
-    assert checkpoints.newest(tmp_path, "trial") is None
+        save(disk, 1, v=value)
+    assert checkpoints.newest(disk, "trial") is None
 
 
-def test_newest_is_the_last_epoch_of_this_trial(tmp_path: Path) -> None:
-    assert checkpoints.newest(tmp_path, "trial") is None
+def test_newest_is_the_last_epoch_of_this_trial(files: Files) -> None:
+    assert checkpoints.newest(files, "trial") is None
     for epoch in (2, 10, 9):
-        save(tmp_path, epoch)
-    checkpoints.save(tmp_path, "trial2", 11, {}, {})
-    assert checkpoints.newest(tmp_path, "trial") == 10
+        save(files, epoch)
+    checkpoints.save(files, "trial2", 11, {}, {})
+    assert checkpoints.newest(files, "trial") == 10
 
 
-def cut_tensors(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+Damage = Callable[[Files, str], None]  # given a checkpoint without its suffix
 
 
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
+def cut_tensors(files: Files, stem: str) -> None:
+    files.replace(f"{stem}.safetensors", files.read(f"{stem}.safetensors")[:-1])
+
+
+def flip_a_bit(files: Files, stem: str) -> None:
+    content = bytearray(files.read(f"{stem}.safetensors"))
     content[-1] ^= 1
-    path.write_bytes(bytes(content))
+    files.replace(f"{stem}.safetensors", bytes(content))
 
 
-def cut_json(path: Path) -> None:
-    path.with_suffix(".json").write_bytes(path.with_suffix(".json").read_bytes()[:-1])
+def cut_json(files: Files, stem: str) -> None:
+    files.replace(f"{stem}.json", files.read(f"{stem}.json")[:-1])
 
 
-def empty_json(path: Path) -> None:
-    path.with_suffix(".json").write_bytes(b"")
+def empty_json(files: Files, stem: str) -> None:
+    files.replace(f"{stem}.json", b"")
 
 
-def foreign_json(path: Path) -> None:
-    path.with_suffix(".json").write_text("[1]")
+def foreign_json(files: Files, stem: str) -> None:
+    files.replace(f"{stem}.json", b"[1]")
 
 
-def no_json(path: Path) -> None:
-    path.with_suffix(".json").unlink()
+def odd_values(files: Files, stem: str) -> None:
+    commit = json.loads(files.read(f"{stem}.json"))
+    files.replace(f"{stem}.json", json.dumps(commit | {"values": 7}).encode())
 
 
-def no_tensors(path: Path) -> None:
-    path.unlink()
+def no_json(files: Files, stem: str) -> None:
+    files.delete(f"{stem}.json")
 
 
-@pytest.mark.parametrize("damage", [cut_tensors, flip_a_bit, cut_json, empty_json, foreign_json, no_json, no_tensors])
-def test_a_damaged_pair_is_as_good_as_absent(tmp_path: Path, damage: Any) -> None:
-    save(tmp_path, 1)
-    path = save(tmp_path, 2)
-    damage(path)
-    assert checkpoints.newest(tmp_path, "trial") == 1
-    with pytest.raises(checkpoints.CheckpointError, match=r"00002\.safetensors"):
-        checkpoints.load(path)
+def no_tensors(files: Files, stem: str) -> None:
+    files.delete(f"{stem}.safetensors")
+
+
+@pytest.mark.parametrize(
+    "damage", [cut_tensors, flip_a_bit, cut_json, empty_json, foreign_json, odd_values, no_json, no_tensors]
+)
+def test_a_damaged_newest_checkpoint_is_as_good_as_absent_and_the_one_before_counts(
+    files: Files, damage: Damage
+) -> None:
+    save(files, 1)
+    name = save(files, 2)
+    damage(files, "checkpoints/trial/00002")
+    assert checkpoints.newest(files, "trial") == 1
+    assert checkpoints.load(files, checkpoints.name_of("trial", 1))[0]["x"].tolist() == [1.0] * 4
+    with pytest.raises(checkpoints.CheckpointError, match=r"checkpoints/trial/00002\.safetensors"):
+        checkpoints.load(files, name)
+
+
+def test_tensors_that_are_none_are_refused_whatever_their_digest_says(disk: Files) -> None:
+    name = save(disk, 1)
+    commit = json.loads(disk.read("checkpoints/trial/00001.json"))
+    disk.replace("checkpoints/trial/00001.safetensors", b"no tensors")
+    digest = checkpoints._digest(b"no tensors")
+    disk.replace("checkpoints/trial/00001.json", json.dumps(commit | {"tensors_digest": digest}).encode())
+    with pytest.raises(checkpoints.CheckpointError, match="no tensors in safetensors"):
+        checkpoints.load(disk, name)
 
 
 @pytest.mark.parametrize("survived", [0, 1])
 def test_a_writer_killed_between_any_two_files_leaves_no_half_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+    files: Files, monkeypatch: pytest.MonkeyPatch, survived: int
 ) -> None:
-    save(tmp_path, 1)
-    save(tmp_path, 2)
-    written, replace = [], durable.replace
+    save(files, 1)
+    save(files, 2)
+    written, replace = list[str](), type(files).replace
 
-    def dying(path: Path, content: bytes) -> None:
+    def dying(files: Files, name: str, content: bytes) -> None:
         if len(written) == survived:
             raise KeyboardInterrupt
-        written.append(path)
-        replace(path, content)
+        written.append(name)
+        replace(files, name, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "replace", dying)
+        patch.setattr(type(files), "replace", dying)
         with pytest.raises(KeyboardInterrupt):
-            save(tmp_path, 2, x=torch.zeros(4))
-    assert checkpoints.newest(tmp_path, "trial") == (2 if survived == 0 else 1)
-    save(tmp_path, 2, x=torch.ones(4))
-    assert checkpoints.newest(tmp_path, "trial") == 2
-    assert checkpoints.load(tmp_path / checkpoints.name_of("trial", 2))[0]["x"].tolist() == [1.0] * 4
+            save(files, 2, x=torch.zeros(4))
+    assert checkpoints.newest(files, "trial") == (2 if survived == 0 else 1)
+    save(files, 2, x=torch.ones(4))
+    assert checkpoints.newest(files, "trial") == 2
+    assert checkpoints.load(files, checkpoints.name_of("trial", 2))[0]["x"].tolist() == [1.0] * 4
 
 
-def test_prune_keeps_what_it_is_told_and_sweeps_up_after_killed_writers(tmp_path: Path) -> None:
+def test_prune_keeps_what_it_is_told_and_sweeps_up_after_killed_writers(files: Files) -> None:
     for epoch in (1, 2, 3, 4):
-        save(tmp_path, epoch)
-    checkpoints.save(tmp_path, "other", 1, {}, {})
-    (tmp_path / "trial" / ".00005.safetensors.77-ab.tmp").write_bytes(b"half")
-    (tmp_path / "trial" / "00005.safetensors").write_bytes(b"without its commit")
-    checkpoints.prune(tmp_path, "trial", {2, 4, 9})
-    names = {path.name for path in (tmp_path / "trial").iterdir()}
-    assert names == {"00002.json", "00002.safetensors", "00004.json", "00004.safetensors"}
-    assert checkpoints.newest(tmp_path, "other") == 1
-    checkpoints.prune(tmp_path, "nobody", set())
+        save(files, epoch)
+    checkpoints.save(files, "other", 1, {}, {})
+    files.replace("checkpoints/trial/.00005.safetensors.77-ab.tmp", b"half")
+    files.replace("checkpoints/trial/00005.safetensors", b"without its commit")
+    checkpoints.prune(files, "trial", {2, 4, 9})
+    kept = ["00002.json", "00002.safetensors", "00004.json", "00004.safetensors"]
+    assert files.names("checkpoints/trial") == kept
+    assert checkpoints.newest(files, "other") == 1
+    checkpoints.prune(files, "nobody", set())
 
 
-def test_a_trial_id_that_leaves_the_directory_is_refused(tmp_path: Path) -> None:
+def test_a_trial_id_that_leaves_the_directory_is_refused(disk: Files) -> None:
     with pytest.raises(ValueError, match="key: must be"):
-        checkpoints.save(tmp_path, "../trial", 1, {}, {})
+        checkpoints.save(disk, "../trial", 1, {}, {})
 
 
-def test_the_commit_is_plain_json_and_nothing_is_pickled(tmp_path: Path) -> None:
-    path = save(tmp_path, 1, x=torch.zeros(2), note="a")
-    commit = json.loads(path.with_suffix(".json").read_text())
+def test_the_commit_is_plain_json_and_nothing_is_pickled(files: Files) -> None:
+    save(files, 1, x=torch.zeros(2), note="a")
+    commit = json.loads(files.read("checkpoints/trial/00001.json"))
     assert (commit["version"], commit["trial_id"], commit["epoch"], commit["values"]) == (1, "trial", 1, {"note": "a"})
-    header = path.read_bytes()[8:]
-    assert header.startswith(b'{"x":{"dtype":"F32"')
+    assert files.read("checkpoints/trial/00001.safetensors")[8:].startswith(b'{"x":{"dtype":"F32"')

@@ -26,7 +26,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Inline(tmp_path_factory.mktemp("store") / "tiny").run().store.root
+    return Inline(tmp_path_factory.mktemp("store") / "tiny").run().root
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.yaml")), ids=lambda path: path.name)

@@ -190,14 +190,68 @@ def test_undeclared_randomness_is_said() -> None:
         (IMAGES, LABELS[:3], "labels: must be integers"),
         (IMAGES, LABELS + 5, "must give logits"),
         (IMAGES, LABELS - 1, "must be >= 0"),
-        ((IMAGES * 255).byte(), LABELS, "must be float"),
+        (
+            (IMAGES * 255).byte(),
+            LABELS,
+            r"must be float .*got torch.uint8 .*; for 8-bit images: images.float\(\) / 255$",
+        ),
+        ((IMAGES * 255).short(), LABELS, r"must be float .*got torch.int16 "),
+        (IMAGES * 255, LABELS, r"from 51 to 178.5; did you mean images / 255\?$"),
+        (IMAGES * 2 - 1, LABELS, r"from -0.6 to 0.4; a normalisation belongs into the model, as its first layer$"),
+        (IMAGES[:, 0], LABELS, r"must be float \[n, C, H, W\] with n > 0, got torch.float32 \[5, 4, 4\]$"),
+        (IMAGES, LABELS.float(), "labels: must be integers"),
+        (IMAGES, LABELS.bool(), "labels: must be integers"),
+        (IMAGES.numpy(), LABELS, "images: must be a torch tensor, got ndarray; torch.as_tensor makes one"),
+        (IMAGES, LABELS.tolist(), "labels: must be a torch tensor, got list"),
         (IMAGES[:0], LABELS[:0], "n > 0"),
-        (IMAGES * float("nan"), LABELS, r"must be in \[0, 1\]"),
+        (IMAGES * float("nan"), LABELS, r"must be in \[0, 1\], got NaN in image 0$"),
     ],
 )
 def test_wrong_inputs_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=["fgsm"])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            nn.Flatten(0),
+            r"must give logits \[n, K\] with K > 1 \(the largest label, at row 0\), got \[80\] for 5 images",
+        ),
+        (nn.Sequential(Ramp(), nn.Linear(2, 1)), r"must give logits .* got \[5, 1\] for 5 images"),
+        (nn.Flatten(0, 2), r"must give logits .* got \[20, 4\] for 5 images"),
+        (nn.Sequential(nn.Flatten(), nn.LSTM(16, 2)), "must give logits .*, a tensor, got tuple"),
+        (lambda x: x, "model: must be a torch.nn.Module, got function"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(model: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_robustness(model, IMAGES, LABELS, threat=LINF, attacks=["fgsm"])
+
+
+@pytest.mark.parametrize(
+    ("threat", "eps", "message"),
+    [
+        (Threat("linf", 8), [], r"^eps: must be .*, at most 1 for linf, got 8; did you mean 8/255\?$"),
+        (LINF, [0.1, 8], r"^eps: must be .*, at most 1 for linf, got 8; did you mean 8/255\?$"),
+        (
+            Threat("l2", 128),
+            [],
+            r"^eps: must be .*, at most 4 for l2 for images of 16 values, got 128; did .* 128/255\?$",
+        ),
+        (Threat("l1", 17), [], r"^eps: must be .*, at most 16 for l1 for images of 16 values, got 17; did"),
+        (LINF, [-0.1], r"^eps: must be finite and >= 0, got -0.1$"),
+    ],
+)
+def test_an_eps_beyond_black_and_white_is_asked_about(threat: Threat, eps: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_robustness(Ramp(), IMAGES, LABELS, threat=threat, eps=eps, attacks=["fgsm"])
+
+
+def test_a_batch_size_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^batch_size: must be a whole number >= 1, got 0$"):
+        evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"], batch_size=0)
 
 
 def test_an_unknown_attack_is_refused_and_the_nearest_offered() -> None:
@@ -210,8 +264,22 @@ def test_logits_that_are_not_finite_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return Ramp()(x) / 0
 
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match=r"^the model's logits are not finite for 5 of 5 images$"):
         evaluate_robustness(Broken(), IMAGES, LABELS, threat=LINF, attacks=["fgsm"], doubts="off")
+
+
+def test_logits_that_are_finite_on_clean_images_only_are_refused() -> None:
+    class Overflowing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = Ramp()(x)
+            moved = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True)).abs().sum(1, keepdim=True)
+            return logits / (moved < 1e-3)
+
+    def tilted(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
+        return x + torch.linspace(-0.05, 0.05, 16).view(4, 4)
+
+    with pytest.raises(ValueError, match=r"^the model's logits are not finite for 4 of 4 images$"):
+        evaluate_robustness(Overflowing(), IMAGES, LABELS, threat=LINF, attacks=[tilted], doubts="off")
 
 
 class Halved(Coin):

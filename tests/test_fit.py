@@ -391,8 +391,9 @@ def test_a_state_of_something_else_is_refused() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("epochs", 0, "an integer >= 1"),
-        ("epochs", 2.5, "an integer >= 1"),
+        ("epochs", 0, "an integer from 1 to 100000"),
+        ("epochs", 2.5, "an integer from 1 to 100000"),
+        ("epochs", 10**6, "an integer from 1 to 100000"),
         ("batch_size", 1, "an integer >= 2"),
         ("warmup_epochs", 30, "an integer from 0 to 29"),
         ("optimizer", "lion", "one of sgd, adam"),

@@ -40,7 +40,7 @@ class Author:
         )
 
     def threat(self) -> Any:
-        return {"norm": self.random.choice(["linf", "l2", "l1"]), "eps": self.random.choice([0, 0.1, "8/255", 1])}
+        return {"norm": self.random.choice(["linf", "l2", "l1"]), "eps": self.random.choice([0.01, 0.1, "8/255", 1])}
 
     def network(self, depth: int = 0) -> Any:
         kind = self.random.choice(["lenet", "resnet", "mlp", *(["choice"] * 4 if depth < 2 else [])])

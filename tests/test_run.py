@@ -47,10 +47,10 @@ def test_one_by_one_a_second_sweep_finds_the_same(one_by_one: Run, tmp_path: Pat
 
 
 def test_a_finished_sweep_starts_nothing(one_by_one: Run) -> None:
-    before = {path: path.stat().st_mtime_ns for path in one_by_one.root.rglob("[!.]*") if path.is_file()}
-    _, printed = swept(one_by_one.root.parent, resources={"max_concurrent": 1})
+    before = {path: path.stat().st_mtime_ns for path in Path(one_by_one.root).rglob("[!.]*") if path.is_file()}
+    _, printed = swept(Path(one_by_one.root).parent, resources={"max_concurrent": 1})
     assert "nothing to do" in printed
-    assert before == {path: path.stat().st_mtime_ns for path in one_by_one.root.rglob("[!.]*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in Path(one_by_one.root).rglob("[!.]*") if path.is_file()}
 
 
 def test_an_evaluator_works_while_a_trainer_trains(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def overlaps(events: pd.DataFrame) -> int:
 
 
 def test_the_store_reads_in_pandas_with_typed_settings(one_by_one: Run) -> None:
-    trials = pd.read_parquet(one_by_one.root / "trials")
+    trials = pd.read_parquet(f"{one_by_one.root}/trials")
     assert trials["param.training.lr"].dtype == "float64"
-    assert len(trials) == len(pd.read_parquet(one_by_one.root / "asks"))
+    assert len(trials) == len(pd.read_parquet(f"{one_by_one.root}/asks"))
     for table in ("epochs", "attacks", "examples", "events"):
-        assert len(pd.read_parquet(one_by_one.root / table))
+        assert len(pd.read_parquet(f"{one_by_one.root}/{table}"))
 
 
 def test_a_model_of_the_store_gives_the_figures_of_its_row(one_by_one: Run) -> None:

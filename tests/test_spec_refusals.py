@@ -14,6 +14,13 @@ def test_an_override_that_is_wrong_is_named_as_it_was_given() -> None:
         refusal(WHOLE, "search.trials=0") == "--set search.trials=0 search.trials: must be a whole number >= 1, got 0"
     )
     assert refusal(WHOLE, "search.trails=3").startswith("--set search.trails=3 search.trails: unknown key")
+    for empty in ("..=1", "[]=1", ".=", "=1"):
+        assert refusal(WHOLE, empty) == f"--set {empty}: must be key.path=value, such as search.trials=8"
+    assert (
+        refusal(WHOLE, "seed=[")
+        == "--set seed=[: the value is no YAML (expected the node content, but found the end of the text)"
+    )
+    assert refusal(WHOLE, "seed=2\n3").startswith(r"--set 'seed=2\n3' seed: must be a whole number")
     assert refusal(WHOLE, "seed") == "--set seed: must be key.path=value, such as search.trials=8"
     assert refusal(WHOLE, "matrix.defense.7.scale=1") == "--set matrix.defense.7.scale=1: there is no 7 in a list of 2"
     assert refusal(WHOLE, "training={lr: x}").startswith("--set training={lr: x} training.lr: must be a number")
@@ -38,7 +45,10 @@ def test_a_file_is_named_in_its_problems(tmp_path: Path) -> None:
     assert refusal(path) == f"{path}:3 seed: must be a whole number in 0..4294967295, got -7"
     assert refusal(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: cannot be read: No such file or directory"
     (tmp_path / "image.yaml").write_bytes(b"\x89PNG\xff\x00")
-    assert refusal(tmp_path / "image.yaml") == f"{tmp_path / 'image.yaml'}: must be a text file in UTF-8"
+    assert (
+        refusal(tmp_path / "image.yaml")
+        == f"{tmp_path / 'image.yaml'}: must be a text file in UTF-8, got the byte 0x89 in line 1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,9 +59,20 @@ def test_a_file_is_named_in_its_problems(tmp_path: Path) -> None:
         ("name: [a\nseed: 1\n", "spec:2: is not YAML: "),
         ("name: !!python/name:os.system x\n\n", "spec:1 name: must be plain YAML, got a value tagged"),
         ("- 1\n- 2\n", "spec: must be a mapping with name, dataset, threat, network, defense, got [1, 2]"),
-        ("\n", "spec: must be a mapping with name, dataset, threat, network, defense, got null"),
+        ("\n", "spec: must be a mapping with name, dataset, threat, network, defense, got nothing: it is empty"),
         ("a: *b\n", "spec:1: is not YAML: found undefined alias"),
-        ("a: &a [*a]\n\n", "spec: is nested too deeply"),
+        ("a: &a [*a]\n\n", "spec:1 a[0][0]...: is nested too deeply, at most 50 levels"),
+        ("a: &a\n  <<: *a\n", "spec:1 a.<<: merges itself"),
+        ("a:\n  <<: 3\n", "spec:2 a.<<: must be a mapping or a list of mappings"),
+        ("name: " + "{a: " * 60 + "1" + "}" * 60 + "\n", "spec:1 name.a.a...: is nested too deeply, at most 50 levels"),
+        ("name: " + "[" * 1000 + "]" * 1000 + "\n", "spec: is nested too deeply"),
+        ("name: a\nseed: !!bool maybe\n", "spec:2 seed: cannot be read as a value (bool), got 'maybe'"),
+        ("name: a\nseed: " + "9" * 5000 + "\n", "spec:2 seed: cannot be read as a value (int), got '9999"),
+        ("seed: !!python/object/apply:os.system [ls]\n", "spec:1 seed: must be plain YAML, got a value tagged"),
+        ("seed: !!set {a, b}\n", "spec:1 seed: must be plain YAML, got a value tagged"),
+        ("name: a\nseed: \x07\n", "spec:2: must be plain text, got the character '\\x07'"),
+        ("a: {b: 1,\n\nc: 3\nd: 4\n", "spec:4: is not YAML: expected ',' or '}', but got ':' (while parsing"),
+        ("a:\n\t- b\n", "spec:2: is not YAML: found character '\\t' that cannot start any token"),
         ("--- 1\n--- 2\n", "spec:2: is not YAML: "),
     ],
 )
@@ -62,6 +83,17 @@ def test_text_that_is_no_spec_is_refused_with_its_line(text: str, message: str) 
 def test_aliases_that_stand_for_too_much_are_refused() -> None:
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 9))
     assert "at most 20000 values, aliases counted" in refusal(f"l0: &l0 1\n{levels}")
+    merges = "".join(f"l{n}: &l{n}\n  <<: [{', '.join([f'*l{n - 1}'] * 10)}]\n  k{n}: 1\n" for n in range(1, 20))
+    assert "spec:1 l0: unknown key" in refusal(f"l0: &l0 {{a: 1}}\n{merges}")  # 10^19 ways, each mapping looked at once
+
+
+def test_what_is_no_file_or_too_much_of_one_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    assert refusal("/dev/zero") == "/dev/zero: a spec may have at most 500000 bytes"
+    assert refusal("~nobody-of-that-name/a.yaml").startswith("~nobody-of-that-name/a.yaml: cannot be read: ")
+    assert refusal("a\0b.yaml").startswith("a\0b.yaml: cannot be read: ")
+    (tmp_path / "mark.yaml").write_bytes(b"\xef\xbb\xbf" + WHOLE.encode())  # as editors on Windows begin a file
+    assert load(tmp_path / "mark.yaml") == load(WHOLE)
 
 
 @pytest.mark.parametrize("missing", ["name", "dataset", "threat", "network", "defense"])
@@ -72,7 +104,15 @@ def test_a_required_key_is_asked_for(missing: str) -> None:
 
 
 NESTED: list[tuple[dict[str, Any], str]] = [
-    ({"name": "../x"}, "name: must be letters, digits, '.', '_' and '-', at most 128 and no '.' in front"),
+    (
+        {"name": "../x"},
+        "name: must be letters, digits, '.', '_' and '-', at most 128, no '.' or '-' in front and no '.'",
+    ),
+    *(
+        ({"name": name}, "name: must be letters")
+        for name in ("/etc", "x ", " x", "x.", "-x", "a\\b", "a\0", "x\n", "ｘ", "х")
+    ),
+    *(({"name": name}, "name: must be no device of Windows") for name in ("con", "NUL.txt", "Com1")),
     ({"name": ".x"}, "name: must be letters"),
     ({"name": "a/b"}, "name: must be letters"),
     ({"name": ""}, "name: must be letters"),
@@ -81,6 +121,7 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     ({"defence": 1}, "defence: unknown key; the keys are name, seed, dataset, threat, matrix, defense,"),
     ({"seed": 0.5}, "seed: must be a whole number in 0..4294967295, got 0.5"),
     ({"seed": True}, "seed: must be a whole number in 0..4294967295, got true"),
+    ({"store": "a\0b"}, "store: must be text without control characters, got 'a\\x00b'"),
     ({"store": ""}, "store: must be text, got ''"),
     ({"dataset": "tony"}, "dataset: must be one of toy, files, got 'tony'; did you mean 'toy'?"),
     (
@@ -90,6 +131,7 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     ({"dataset": {"name": "toy", "classes": 1}}, "dataset.classes: must be >= 2, got 1"),
     ({"dataset": {"name": "toy", "train": 0}}, "dataset.train: must be a whole number >= 1 or null, got 0"),
     ({"dataset": {"name": "toy", "root": 3}}, "dataset.root: must be text or null, got 3"),
+    ({"dataset": {"name": "toy", "root": "a\0"}}, "dataset.root: must be a path without control characters, got 'a"),
     ({"dataset": {"name": "files"}}, "dataset.pattern: is required"),
     ({"dataset": ["toy"]}, "dataset: must be a mapping with a name, got [toy]"),
     (
@@ -115,6 +157,23 @@ NESTED: list[tuple[dict[str, Any], str]] = [
         {"defense": {"name": "noisy", "scael": 1}},
         "defense.scael: unknown key; the keys are scale, sites, per_layer, start,",
     ),
+    (
+        {"defense": {"name": "noisy", "attack": {"name": "pgd", "step_size": {"choice": [0.1, 2]}}}},
+        "defense.attack.step_size.choice[1]: must be a fraction of the pixel range, at most 1 for linf, got 2; did you",
+    ),
+    (
+        {"network": {"name": "resnet", "width": 1e30}},
+        "network.width: must be a whole number of at most 9,007,199,254,740",
+    ),
+    (
+        {"network": {"name": "resnet", "width": {"int": [1, 1e18]}}},
+        "network.width.int: may have at most 9,007,199,254,74",
+    ),
+    (
+        {"training": {"lr": {"uniform": [0.1, 1], "step": 1e-300}}},
+        "training.lr.uniform: may have at most 9,007,199,254",
+    ),
+    ({"training": {"lr": "8/"}}, "training.lr: must be a number, got '8/'; a fraction is written 8/255"),
     ({"training": {"epochs": 0}}, "training.epochs: must be >= 1, got 0"),
     ({"training": {"optimizer": "sgdd"}}, "training.optimizer: must be sgd or adam, got 'sgdd'"),
     ({"training": {"threat": None}}, "training.threat: unknown key; the keys are epochs, lr"),
@@ -141,6 +200,10 @@ NESTED: list[tuple[dict[str, Any], str]] = [
         "search.sampler: must be one of tpe, random, qmc, got 'tpee'; did you mean 'tpe'?",
     ),
     ({"search": {"trials": 0}}, "search.trials: must be a whole number >= 1, got 0"),
+    (
+        {"search": {"trials": 40_000}, "network": None, "matrix": {"network": ["lenet", "resnet", "mlp"]}},
+        "search.trials: 3 cells x (40000 trials + 9 of finalists) are 120,027 trials; a sweep may have at most 100,000",
+    ),
     ({"search": {"objectives": {}}}, "search.objectives: must name at least one of clean_accuracy, robust_accuracy,"),
     (
         {"search": {"objectives": {"robust": "max"}}},
@@ -149,6 +212,10 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     ({"search": {"objectives": {"seconds": "mini"}}}, "search.objectives.seconds: must be one of max, min, got 'mini'"),
     ({"search": {"constraints": {"seconds": "< 3"}}}, "search.constraints.seconds: must be a bound such as '>= 0.9'"),
     ({"search": {"constraints": {"seconds": ">= x"}}}, "search.constraints.seconds: must be a bound such as '>= 0.9'"),
+    (
+        {"search": {"constraints": {"clean_accuracy": ">= 90"}}},
+        "search.constraints: clean_accuracy must be bounded by a share in [0, 1], got '>= 90.0'; did you mean '>= 0.9'",
+    ),
     ({"search": {"constraints": {"second": ">= 1"}}}, "search.constraints.second: must be one of clean_accuracy"),
     ({"search": {"initial": 3}}, "search.initial: must be a list, got 3"),
     ({"search": {"initial": [3]}}, "search.initial[0]: must be a mapping, got 3"),
@@ -157,7 +224,7 @@ NESTED: list[tuple[dict[str, Any], str]] = [
         "search.initial[0].training.rl: training.rl is no hole; the holes are none",
     ),
     ({"scheduler": {"name": "ahsa"}}, "scheduler.name: must be one of asha, none, got 'ahsa'; did you mean 'asha'?"),
-    ({"scheduler": {"reduction_factor": 1}}, "scheduler.reduction_factor: must be a number > 1, got 1"),
+    ({"scheduler": {"reduction_factor": 1}}, "scheduler.reduction_factor: must be a number in 1.01..1000, got 1"),
     ({"scheduler": {"grace_epochs": 31}}, "scheduler.grace_epochs: must be at most training.epochs (30), got 31"),
     (
         {"evaluation": {"fnal": {}}},
@@ -175,6 +242,14 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     (
         {"evaluation": {"rung": {"attacks": ["pdg"]}}},
         "evaluation.rung.attacks[0]: must be one of pgd, strong_pgd, got 'pdg'; did",
+    ),
+    (
+        {"evaluation": {"final": {"attacks": ["pgd", {"name": "pgd", "step_size": 2}]}}},
+        "evaluation.final.attacks[1].step_size: must be a fraction of the pixel range, at most 1 for linf, got 2;",
+    ),
+    (
+        {"evaluation": {"final": {"attacks": ["pgd", {"name": "pgd", "steps": 10}]}}},
+        "evaluation.final.attacks: each must be another attack or have other settings, got twice {name: pgd, ",
     ),
     (
         {"evaluation": {"test": {"attacks": [{"name": "pgd", "step": 3}]}}},
@@ -214,6 +289,8 @@ def test_eps_in_pixel_steps_is_asked_about() -> None:
     assert refusal(threat={"norm": "linf", "eps": 8}).endswith("got 8; did you mean 8/255?")
     assert refusal(threat={"norm": "linf", "eps": 1000}).endswith("got 1000")
     assert load(threat={"norm": "l2", "eps": 8}).cells()[0].threat.eps == 8
+    assert refusal(threat={"norm": "l2", "eps": 2000}).endswith("at most 1774 for l2, got 2000")
+    assert refusal(threat={"norm": "l2", "eps": 0}).endswith("eps: must be > 0, got 0: at 0 there is nothing to attack")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ DESIGN = {  # the columns of DESIGN.md section 6, in its order
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "x=1" / "sweep", PARAMS)
+    made = Store.at(tmp_path / "x=1" / "sweep", PARAMS)
     made.prepare()
     return made
 
@@ -59,7 +59,7 @@ def trial(**others: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_prepared_table_reads_as_empty_with_the_columns_of_the_design(store: Store, table: str) -> None:
-    frame = pd.read_parquet(store.directory(table))
+    frame = pd.read_parquet(Path(store.root, table))
     assert list(frame.columns) == DESIGN[table].split()
     assert frame.empty
     assert store.read(table).equals(frame)
@@ -67,7 +67,7 @@ def test_a_prepared_table_reads_as_empty_with_the_columns_of_the_design(store: S
 
 
 def test_declared_types_hold_in_an_empty_table(store: Store) -> None:
-    types = pd.read_parquet(store.directory("trials")).dtypes.map(str)
+    types = pd.read_parquet(Path(store.root, "trials")).dtypes.map(str)
     assert types[["seed", "eps", "param.training.lr", "param.network.resnet.depth", "started_at"]].to_list() == [
         "int64", "float64", "float64", "int64", "datetime64[us, UTC]",
     ]  # fmt: skip
@@ -77,10 +77,10 @@ def test_a_column_that_is_null_in_the_first_parts_keeps_its_type(store: Store) -
     store.append("epochs", "a", [epoch(1, clean_accuracy=None)])
     store.append("epochs", "b", [epoch(2, clean_accuracy=float("nan"))])
     store.append("epochs", "c", [epoch(3, clean_accuracy=1)])
-    frame = pd.read_parquet(store.directory("epochs"))
+    frame = pd.read_parquet(Path(store.root, "epochs"))
     assert frame["clean_accuracy"].dtype == np.float64
     assert frame.sort_values("epoch")["clean_accuracy"].fillna(-1).to_list() == [-1, -1, 1]
-    assert pq.ParquetFile(store.part("epochs", "b")).read()["clean_accuracy"].null_count == 1
+    assert pq.ParquetFile(Path(store.root, store.part("epochs", "b"))).read()["clean_accuracy"].null_count == 1
 
 
 def test_rows_come_back_as_they_were_written(store: Store) -> None:
@@ -96,9 +96,9 @@ def test_rows_come_back_as_they_were_written(store: Store) -> None:
 
 def test_an_equal_second_write_is_a_no_op_whatever_it_cost(store: Store) -> None:
     assert store.append("epochs", "t.1", [epoch(1, seconds=1.0, loss=float("nan"))])
-    content = store.part("epochs", "t.1").read_bytes()
+    content = Path(store.root, store.part("epochs", "t.1")).read_bytes()
     assert not store.append("epochs", "t.1", [epoch(1, seconds=2.0, loss=float("nan"))])
-    assert store.part("epochs", "t.1").read_bytes() == content
+    assert Path(store.root, store.part("epochs", "t.1")).read_bytes() == content
     assert store.read("events").empty
 
 
@@ -138,9 +138,9 @@ def test_without_hard_links_parts_are_still_written_once(store: Store, monkeypat
 
     monkeypatch.setattr(durable.os, "link", refuse)
     assert store.append("epochs", "t", [epoch(1)])
-    assert not durable.create(store.part("epochs", "t"), b"other")
+    assert not durable.create(Path(store.root, store.part("epochs", "t")), b"other")
     assert len(store.read("epochs")) == 1
-    assert [path for path in store.directory("epochs").iterdir() if path.suffix == ".tmp"] == []
+    assert [path for path in Path(store.root, "epochs").iterdir() if path.suffix == ".tmp"] == []
 
 
 @pytest.mark.parametrize(("method", "naming"), [("append", "link"), ("replace", "replace")])
@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(store: Store, monkeypatch: py
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         store.append("epochs", "t", [epoch(1)])
-    assert [path.name for path in store.directory("epochs").iterdir()] == ["0-schema.parquet"]
+    assert [path.name for path in Path(store.root, "epochs").iterdir()] == ["0-schema.parquet"]
 
 
 def test_a_replaced_part_is_the_new_one(store: Store) -> None:
@@ -219,7 +219,7 @@ def test_every_allowed_key_is_read_back(store: Store) -> None:
     for name in names:
         store.append("epochs", name, [epoch(1, trial=name)])
     assert store.keys("epochs") == names
-    assert set(pd.read_parquet(store.directory("epochs"))["trial_id"]) == names
+    assert set(pd.read_parquet(Path(store.root, "epochs"))["trial_id"]) == names
     assert store.has("epochs", "a.b")
     assert not store.has("epochs", "a")
 
@@ -240,49 +240,49 @@ def test_read_trial_gives_the_rows_of_that_trial_alone(store: Store) -> None:
 def test_a_store_is_picklable_and_a_reader_needs_no_param_columns(store: Store) -> None:
     store.replace("trials", "t", [trial(**{"param.training.lr": 0.1})])
     assert pickle.loads(pickle.dumps(store)) == store
-    assert Store(store.root).read("trials")["param.training.lr"].to_list() == [0.1]
+    assert Store.at(store.root).read("trials")["param.training.lr"].to_list() == [0.1]
 
 
 def test_what_a_killed_writer_left_behind_disturbs_no_reader(store: Store) -> None:
     store.append("epochs", "t", [epoch(1)])
-    (store.directory("epochs") / ".t.parquet.123-abc.tmp").write_bytes(b"PAR1 half")
-    assert len(pd.read_parquet(store.directory("epochs"))) == len(store.read("epochs")) == 1
+    (Path(store.root, "epochs") / ".t.parquet.123-abc.tmp").write_bytes(b"PAR1 half")
+    assert len(pd.read_parquet(Path(store.root, "epochs"))) == len(store.read("epochs")) == 1
     assert store.keys("epochs") == {"t"}
 
 
 def test_prepare_again_changes_nothing_and_other_columns_are_refused(store: Store) -> None:
     store.replace("trials", "t", [trial()])
-    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.parquet")}
+    before = {path: path.stat().st_mtime_ns for path in Path(store.root).rglob("*.parquet")}
     store.prepare()
-    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*.parquet")} == before
+    assert {path: path.stat().st_mtime_ns for path in Path(store.root).rglob("*.parquet")} == before
     with pytest.raises(UserError, match=r"param\.training\.lr \(double\)"):
-        Store(store.root, PARAMS | {"training.lr": "int"}).prepare()
+        Store.at(store.root, PARAMS | {"training.lr": "int"}).prepare()
 
 
 def test_a_column_that_came_later_is_null_in_the_older_parts(store: Store) -> None:
     store.replace("trials", "t", [trial()])
-    later = Store(store.root, PARAMS | {"defense.steps": "int"})
+    later = Store.at(store.root, PARAMS | {"defense.steps": "int"})
     later.prepare()
     later.replace("trials", "u", [trial(trial_id="u", **{"param.defense.steps": 7})])
-    for frame in (pd.read_parquet(store.directory("trials")), store.read("trials")):
+    for frame in (pd.read_parquet(Path(store.root, "trials")), store.read("trials")):
         assert frame.set_index("trial_id")["param.defense.steps"].fillna(0).to_dict() == {"t": 0, "u": 7}
 
 
 def test_a_store_of_a_later_version_is_refused(store: Store) -> None:
     schema = schema_of("asks").with_metadata({VERSION_KEY: b"99"})
-    pq.write_table(schema.empty_table(), store.directory("asks") / "0-schema.parquet")
+    pq.write_table(schema.empty_table(), Path(store.root, "asks") / "0-schema.parquet")
     with pytest.raises(UserError, match="schema version 99 of a later robustsweep"):
         store.prepare()
 
 
 def test_reading_where_no_store_is_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run here"):
-        Store(tmp_path).read("asks")
+        Store.at(tmp_path).read("asks")
 
 
 def test_parts_are_zstd_and_carry_the_schema_version(store: Store) -> None:
     store.append("epochs", "t", [epoch(1)])
-    file = pq.ParquetFile(store.part("epochs", "t"))
+    file = pq.ParquetFile(Path(store.root, store.part("epochs", "t")))
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
     assert file.schema_arrow.metadata[VERSION_KEY] == b"1"
     assert file.schema_arrow.equals(schema_of("epochs"))
@@ -293,8 +293,8 @@ def test_files_of_the_sweep_are_replaced_whole(store: Store) -> None:
     store.write_text("spec.yaml", "name: a\n")
     store.write_text("spec.yaml", "name: ä\n")
     store.write_json("provenance.json", {"b": 1, "a": None})
-    assert (store.root / "spec.yaml").read_text(encoding="utf-8") == "name: ä\n"
-    assert json.loads((store.root / "provenance.json").read_text()) == {"a": None, "b": 1}
+    assert (Path(store.root) / "spec.yaml").read_text(encoding="utf-8") == "name: ä\n"
+    assert json.loads((Path(store.root) / "provenance.json").read_text()) == {"a": None, "b": 1}
 
 
 def test_the_store_needs_neither_torch_nor_ray() -> None:
@@ -309,7 +309,7 @@ import sys
 from pathlib import Path
 from orchestrator.store import Store
 
-store, turn = Store(Path(sys.argv[1])), sys.argv[2]
+store, turn = Store.at(sys.argv[1]), sys.argv[2]
 for part in range(10_000):
     if part % 20 == 0:
         sys.stdin.readline()  # not far ahead of the reader, who would have ever more to read
@@ -321,7 +321,7 @@ for part in range(10_000):
 
 def test_killed_writers_lose_nothing_repeat_nothing_and_disturb_no_reader(tmp_path: Path) -> None:
     """Six writers of the same parts, killed one after the other; a reader looks on all the while."""
-    store = Store(tmp_path / "sweep")
+    store = Store.at(tmp_path / "sweep")
     store.prepare()
     looks, told = 0, -1
     for turn in range(6):
@@ -333,7 +333,7 @@ def test_killed_writers_lose_nothing_repeat_nothing_and_disturb_no_reader(tmp_pa
             for _ in range(3 + 2 * turn):
                 print(file=writer.stdin, flush=True)
                 told = max(told, int(writer.stdout.readline()))
-                frame = pd.read_parquet(store.directory("epochs"))
+                frame = pd.read_parquet(Path(store.root, "epochs"))
                 sizes = frame.groupby("loss").size()
                 assert set(sizes) <= {20}
                 assert len(sizes) > told
@@ -341,7 +341,7 @@ def test_killed_writers_lose_nothing_repeat_nothing_and_disturb_no_reader(tmp_pa
             writer.kill()  # somewhere in its work
             rest = writer.stdout.read().split("\n")[:-1]  # a line that was cut off tells nothing
             told = max(told, *map(int, rest), -1)
-    frame = pd.read_parquet(store.directory("epochs"))
+    frame = pd.read_parquet(Path(store.root, "epochs"))
     assert set(frame.groupby("loss").size()) == {20}
     assert set(frame["loss"]) >= set(range(told + 1))
     assert frame.groupby("loss")["trial_id"].nunique().max() == 1  # a part is of one writer: the first

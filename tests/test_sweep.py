@@ -87,7 +87,7 @@ def test_pruned_trials_are_worse_than_one_that_went_on(finished: Inline) -> None
 
 
 def test_a_finished_sweep_computes_nothing(finished: Inline) -> None:
-    again = Inline(finished.store.root)
+    again = Inline(finished.root)
     assert again.sweep.is_searched
     assert again.run().trained_rungs == 0
 
@@ -126,7 +126,7 @@ def test_more_trials_extend_a_finished_sweep(finished: Inline, tmp_path: Path) -
 
 def test_another_space_under_the_same_name_is_refused_with_the_difference(finished: Inline) -> None:
     with pytest.raises(UserError, match=r"training\.epochs"):
-        Inline(finished.store.root, changed(training={"epochs": 4}))
+        Inline(finished.root, changed(training={"epochs": 4}))
 
 
 def test_a_trial_that_fails_is_a_row_with_its_traceback_and_the_sweep_goes_on(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_setting_that_cells_type_differently_is_a_column_of_text(tmp_path: Pat
 
 def lacking_rows(run: Inline) -> Inline:
     """The run as a driver leaves it that dies before it writes a row of `trials`."""
-    for row in list(run.store.keys("trials")):
-        run.store.part("trials", row).unlink()
-    return Inline(run.store.root)
+    for name in run.store.names("trials"):
+        (run.root / "trials" / f"{name}.parquet").unlink()
+    return Inline(run.root)
 
 
 def test_rows_that_a_killed_driver_did_not_write_are_written_by_the_next(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_figures_measured_otherwise_are_not_mixed_into_a_sweep(finished: Inline)
     final = {"examples": 20, "attacks": [{"name": "pgd", "steps": 20}]}
     spec = changed(evaluation={"final": final})
     with pytest.raises(UserError, match=r"evaluation\.final"):
-        Inline(finished.store.root, spec)
+        Inline(finished.root, spec)
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
@@ -220,6 +220,6 @@ def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_lost_provenance_is_written_again(tmp_path: Path) -> None:
     run = Inline(tmp_path / "tiny", changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}}))
-    (run.store.root / "provenance.json").unlink()
-    assert Inline(run.store.root, changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}})).run()
+    (run.root / "provenance.json").unlink()
+    assert Inline(run.root, changed(search={"trials": 1}, evaluation={"test": {"finalists": 0}})).run()
     assert run.store.read("trials")["code_version"].notna().all()

@@ -19,7 +19,7 @@ from orchestrator.lifecycle import ENDED, EVALUATION_ENDED, TRAINING_ENDED, TRAI
 from orchestrator.schemas import schema_of
 from orchestrator.statistics import wilson_interval
 from orchestrator.store import Store
-from orchestrator.trials_view import FIGURES, trial_row
+from orchestrator.trials_view import FIGURES, row_from_tables
 
 EPS, N = 0.1, 60
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -81,12 +81,12 @@ class Tables:
         self.add("events", f"t.{len(self.store.keys('events'))}", [row])
 
     def row(self) -> dict[str, Any]:
-        return trial_row(ASK, **{table: self.store.read(table) for table in GRAIN})
+        return row_from_tables(ASK, **{table: self.store.read(table) for table in GRAIN})
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    store = Store(tmp_path / "sweep", {"training.lr": "float", "network": "string"})
+    store = Store.at(tmp_path / "sweep", {"training.lr": "float", "network": "string"})
     store.prepare()
     return Tables(store)
 
@@ -221,7 +221,7 @@ def test_rows_of_other_trials_are_left_aside(tables: Tables) -> None:
     alone = tables.row()
     frames = {table: tables.store.read(table) for table in GRAIN}
     both = {table: pd.concat([frame, frame.assign(trial_id="u")]) for table, frame in frames.items()}
-    assert trial_row(ASK, **both) == alone
+    assert row_from_tables(ASK, **both) == alone
 
 
 def test_the_number_of_epochs_is_that_of_those_on_record(tables: Tables) -> None:

@@ -29,6 +29,8 @@ class ResNet:
         if not isinstance(self.depth, int) or self.depth < 8 or self.depth % 6 != 2:
             nearest = 6 * max(1, round((self.depth - 2) / 6)) + 2
             raise ValueError(f"depth: must be 6n + 2 (8, 14, 20, ...; nearest {nearest}), got {self.depth!r}")
+        if self.depth > 2000:
+            raise ValueError(f"depth: must be at most 2000, got {self.depth!r}")
         if not isinstance(self.width, int) or self.width < 1:
             raise ValueError(f"width: must be an integer >= 1, got {self.width!r}")
 

@@ -14,10 +14,11 @@ SLACK = 1e-9  # shares such as 0.1 do not add up to the bit
 
 @dataclass(frozen=True)
 class Node:
-    """What one node of the cluster has."""
+    """What one node of the cluster has; `id` is Ray's, "" where it does not matter."""
 
     cpus: float
     gpus: float
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,18 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Allocation:
-    """Slots for trials, evaluators beside them, and what was changed from what was asked (`remarks`)."""
+    """Slots for trials, evaluators beside them, and what was changed from what was asked (`remarks`).
+
+    `evaluator_nodes` has the node of each evaluator, `trial_node` one on which a trial fits beside them (ids of nodes).
+    """
 
     trial: Bundle
     evaluator: Bundle
     slots: int
     evaluators: int
     remarks: tuple[str, ...] = ()
+    evaluator_nodes: tuple[str, ...] = ()
+    trial_node: str = ""
 
 
 def allocate(wanted: ResourcesSpec, nodes: Sequence[Node]) -> Allocation:
@@ -60,8 +66,9 @@ def allocate(wanted: ResourcesSpec, nodes: Sequence[Node]) -> Allocation:
         )
     asked = wanted.evaluator.count
     evaluators = _share(trial, evaluator, nodes) if asked == "auto" else int(asked)
-    slots = _fits(trial, evaluator, evaluators, nodes)
-    if slots < 1:
+    placed = _places(trial, evaluator, evaluators, nodes)
+    slots = len(placed[1]) if placed else 0
+    if placed is None or slots < 1:
         raise UserError(
             f"resources.evaluator.count: {evaluators} evaluators ({evaluator}) leave no room for a trial ({trial}) on "
             f"{_describe(nodes)}: at most {_most_evaluators(trial, evaluator, nodes)}"
@@ -72,7 +79,7 @@ def allocate(wanted: ResourcesSpec, nodes: Sequence[Node]) -> Allocation:
                 f"resources.max_concurrent: {wanted.max_concurrent} trials do not fit at once, running {slots}"
             )
         slots = min(slots, int(wanted.max_concurrent))
-    return Allocation(trial, evaluator, slots, evaluators, tuple(remarks))
+    return Allocation(trial, evaluator, slots, evaluators, tuple(remarks), placed[0], placed[1][0])
 
 
 def _bundle(
@@ -103,16 +110,24 @@ def _most_evaluators(trial: Bundle, evaluator: Bundle, nodes: Sequence[Node]) ->
 
 
 def _fits(trial: Bundle, evaluator: Bundle, evaluators: int, nodes: Sequence[Node]) -> int:
-    """How many trials fit once that many evaluators are placed, the fullest nodes first; -1 if those do not fit."""
-    free = sorted(nodes, key=lambda node: (node.gpus, node.cpus))
-    trials, left = 0, evaluators
-    for node in free:
+    """How many trials fit once that many evaluators are placed; -1 if those do not fit."""
+    placed = _places(trial, evaluator, evaluators, nodes)
+    return len(placed[1]) if placed else -1
+
+
+def _places(
+    trial: Bundle, evaluator: Bundle, evaluators: int, nodes: Sequence[Node]
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The node of each evaluator, the smallest nodes first, and of each trial that fits beside; None if they do not."""
+    of_evaluators: list[str] = []
+    of_trials: list[str] = []
+    for node in sorted(nodes, key=lambda node: (node.gpus, node.cpus)):
         room = _Room(node)
-        while left and room.take(evaluator):
-            left -= 1
+        while len(of_evaluators) < evaluators and room.take(evaluator):
+            of_evaluators.append(node.id)
         while room.take(trial):
-            trials += 1
-    return trials if left == 0 else -1
+            of_trials.append(node.id)
+    return (tuple(of_evaluators), tuple(of_trials)) if len(of_evaluators) == evaluators else None
 
 
 class _Room:

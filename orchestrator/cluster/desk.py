@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
-from orchestrator.cluster.trainable import HUNG, Report
-from orchestrator.lifecycle import RETRY, event, key_of
+from orchestrator.cluster.trainable import Orders, Report
+from orchestrator.driver_lock import Held
+from orchestrator.lifecycle import SILENT
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.records import Record
+from orchestrator.rungs import Reached
 from orchestrator.sweep import REPEATS_IN_A_ROW, Sweep
-from orchestrator.training import Reached
+from orchestrator.told import told_to_json
 
 WORKER_DEATHS = 3  # how often a trial's worker may die before the trial has failed
 QUEUE_PER_EVALUATOR = 16  # assignments waiting, above which no new trial is begun
+SHOWN_EVERY = 1.0  # seconds between two looks for the best trial
 
 
 class Desk:
@@ -33,13 +36,16 @@ class Desk:
         pool: EvaluatorPool,
         splits: Mapping[str, Any],
         progress: Progress,
+        held: Held,
         stage: str,
         one_by_one: bool = False,
         deadline: float = float("inf"),
     ) -> None:
-        self.sweep, self.pool, self.splits, self.progress = sweep, pool, splits, progress
+        self.sweep, self.pool, self.splits, self.progress, self.held = sweep, pool, splits, progress, held
         self.stage, self.one_by_one, self.deadline = stage, one_by_one, deadline
         self.is_over = False
+        self._looked = 0.0
+        self._best = ""
         self._finalists = deque(sweep.finalists() if stage == "finalist" else [])
         progress.stage(stage, self._total(), self._counts())
         for assignment in sweep.unevaluated(stage):
@@ -72,35 +78,41 @@ class Desk:
         elif report.reached.is_top:
             self.reached(plan, report.reached)  # Tune does not show its scheduler the last result of a trial
             self.sweep.ended(plan, "completed", None, report.facts)
-            self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
+            if self.sweep.is_due(plan):
+                self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
         else:
             self.sweep.ended(plan, "pruned", None, report.facts)
         self._say(self.sweep.records[plan.trial_id])
         self.poll()
 
     def poll(self, timeout: float = 0.0) -> None:
-        """Take in what evaluators finished."""
+        """Take in what evaluators finished, and have written what waits to be.
+
+        Raises UserError where another driver has taken over the run.
+        """
+        self.held.check()
         for verdict in self.pool.poll(timeout):
             self._take(verdict)
+        self.sweep.ledger.flush_if_due()
 
     def drain(self) -> None:
         """Wait until nothing is left to be evaluated."""
         while self.pool.pending:
             self.poll(timeout=0.5)
 
+    def orders(self, plan: Plan) -> Orders:
+        """What a worker must know to take up a trial where it is."""
+        return Orders(plan, told_to_json(self.sweep.told(plan)), self.sweep.records[plan.trial_id].hangs)
+
     def silent(self, plan: Plan, seconds: float) -> None:
         """A trial's worker went without a report for too long and was ended; Tune starts the trial again."""
-        self._record_retry(plan, f"{HUNG} {seconds:g} s")
+        self.sweep.retried(plan, f"{SILENT} {seconds:g} s")
 
     def died(self, plan: Plan, times: int) -> None:
-        """A trial's worker died, and another has taken up the trial."""
-        self._record_retry(
+        """A trial's worker died, and another will take up the trial."""
+        self.sweep.retried(
             plan, f"its worker died ({times} of at most {WORKER_DEATHS} times); it goes on from its checkpoint"
         )
-
-    def _record_retry(self, plan: Plan, why: str) -> None:
-        row = event(plan.trial_id, RETRY, why)
-        self.sweep.store.append("events", key_of(plan.trial_id, RETRY, row["at"]), [row])
 
     def _choose(self) -> Plan | None:
         if self.stage == "search":
@@ -114,7 +126,7 @@ class Desk:
     def _take(self, verdict: Verdict) -> None:
         plan = verdict.assignment.plan
         for retry in verdict.retries:
-            self._record_retry(plan, retry)
+            self.sweep.retried(plan, retry)
         self.sweep.evaluated(verdict.assignment, verdict.found, verdict.error)
         self._say(self.sweep.records[plan.trial_id])
 
@@ -128,8 +140,10 @@ class Desk:
         self.progress.line(f"{self.stage} {done}/{self._total()}  {describe(record, state)}")
 
     def _update(self) -> None:
-        best = [found[0] for cell in self.sweep.cells if (found := self.sweep.best(cell, 1))]
-        self.progress.update(self._counts(), "; ".join(describe(record, "completed") for record in best))
+        if time.monotonic() - self._looked > SHOWN_EVERY:  # it looks at every trial there is
+            best = [found[0] for cell in self.sweep.cells if (found := self.sweep.best(cell, 1))]
+            self._looked, self._best = time.monotonic(), "; ".join(describe(record, "completed") for record in best)
+        self.progress.update(self._counts(), self._best)
 
     def _counts(self) -> dict[str, int]:
         return dict(self.sweep.counts(self.stage))

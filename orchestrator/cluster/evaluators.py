@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.cluster.allocation import Bundle
-from orchestrator.judging import Assignment, Evaluator
-from orchestrator.splits import Split
-from orchestrator.store import Store
+from orchestrator.measurement import Assignment, Found
+from orchestrator.work import Work
 
 ATTEMPTS = 4  # how often an assignment is handed out when its evaluator dies
 HANGS = 2  # how often it may go without an answer for the time limit
@@ -22,10 +20,10 @@ HANGS = 2  # how often it may go without an answer for the time limit
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came back: `found` as `Evaluator.evaluate` gives it, or what went wrong; `retries` says why each was."""
+    """What came back: what was found, or what went wrong; `retries` says why each was."""
 
     assignment: Assignment
-    found: dict[str, Any] | None
+    found: Found | None
     error: str | None
     retries: tuple[str, ...] = ()
 
@@ -43,18 +41,18 @@ class _Job:
 
 
 class EvaluatorActor:
-    """An `Evaluator` in a process of its own."""
+    """An evaluator in a process of its own."""
 
-    def __init__(self, store: Store, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._evaluator = Evaluator(store, "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu")
+    def __init__(self, work: Work) -> None:
+        work.load_modules()
+        self._evaluator = work.evaluator(bool(ray.get_gpu_ids()))
 
     @ray.method(max_task_retries=-1)
     def is_up(self) -> bool:
         """True, once the process has started."""
         return True
 
-    def evaluate(self, assignment: Assignment, split: Split) -> dict[str, Any]:
+    def evaluate(self, assignment: Assignment, split: Any) -> Found:
         return self._evaluator.evaluate(assignment, split)
 
 
@@ -65,15 +63,14 @@ class EvaluatorPool:
     gave no answer for `time_limit` seconds is ended, which counts as a death.
     """
 
-    def __init__(self, store: Store, bundle: Bundle, count: int, time_limit: float = float("inf")) -> None:
-        kind: Any = ray.remote(num_cpus=bundle.cpus, num_gpus=bundle.gpus, max_restarts=-1, max_task_retries=0)(
-            EvaluatorActor
-        )
-        self.size, self.time_limit = count, time_limit
+    def __init__(self, work: Work, places: Sequence[Mapping[str, Any]], time_limit: float = float("inf")) -> None:
+        """`places` are the options of each actor, which say where it lives and what it has."""
+        kind: Any = ray.remote(EvaluatorActor)
+        self.size, self.time_limit = len(places), time_limit
         self._free: deque[Any] = deque()
         self._starting: dict[Any, Any] = {}  # actors by a reference that is there once their process is
-        for _ in range(count):
-            self._await(kind.remote(store, max(1, int(bundle.cpus))))
+        for options in places:
+            self._await(kind.options(**options).remote(work))
         self._waiting: deque[_Job] = deque()
         self._running: dict[Any, _Job] = {}
 
@@ -93,7 +90,8 @@ class EvaluatorPool:
             return []
         self._end_silent()
         watched = [*self._running, *self._starting]
-        ray.wait(watched, num_returns=1, timeout=timeout)
+        if timeout:
+            ray.wait(watched, num_returns=1, timeout=timeout)
         done, _ = ray.wait(watched, num_returns=len(watched), timeout=0)
         verdicts = [self._collect(reference) for reference in done if reference in self._running]
         for reference in done:

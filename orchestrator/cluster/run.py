@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
@@ -16,53 +15,68 @@ from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, Run
 from orchestrator.cluster.allocation import Allocation, allocate
 from orchestrator.cluster.desk import WORKER_DEATHS, Desk
 from orchestrator.cluster.evaluators import EvaluatorPool
+from orchestrator.cluster.nodes import refuse_other_code, refuse_unshared
+from orchestrator.cluster.places import reserved
 from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
-from orchestrator.driver_lock import driving
-from orchestrator.errors import UserError
+from orchestrator.data_check import check_data
+from orchestrator.driver_lock import Held, driving
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
-from orchestrator.rundir import open_run
+from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import Spec
 from orchestrator.splits import load_test, load_training
 from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
+from orchestrator.work import TorchWork, Work
 
 Data = TypeVar("Data")
+MakeWork = Callable[[Sweep, Allocation], Work]
 TRIALS_PER_FIT = 1000
 
 
+def torch_work(sweep: Sweep, allocation: Allocation) -> Work:
+    """Training and attacking for real, on as many threads as each worker has CPUs."""
+    trainer, evaluator = (max(1, int(bundle.cpus)) for bundle in (allocation.trial, allocation.evaluator))
+    return TorchWork(sweep.store, {name: sweep.rule(name) for name in sweep.cells}, trainer, evaluator)
+
+
 def run_sweep(
-    spec: Spec, root: Path, progress: Progress, address: str | None = None, time_budget: float = float("inf")
+    spec: Spec,
+    root: str,
+    progress: Progress,
+    address: str | None = None,
+    time_budget: float = float("inf"),
+    make_work: MakeWork = torch_work,
 ) -> None:
     """Run a sweep into the run directory `root`, or go on with it; what is on record is not done again.
 
-    `time_budget` in seconds: after it no new trial is begun and no finalist stage. Raises UserError where the spec does
-    not fit the run directory or the cluster, KeyboardInterrupt where the user ends it (finished work is kept).
+    `time_budget` in seconds: after it no new trial is begun and no finalist stage. `make_work` says what the workers
+    do. Raises UserError where the spec does not fit the run directory or the cluster, KeyboardInterrupt where the user
+    ends it (finished work is kept).
     """
-    _make(root)
     deadline = time.monotonic() + time_budget
-    with driving(root):
-        store = open_run(spec, root)
+    files = open_run_directory(root, progress.line)
+    with driving(files, progress.line) as held:
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
+        remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
+        store = open_run(spec, files)  # after the data: a sweep that cannot begin leaves nothing on record
         sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
         if sweep.is_searched and not _lacks_finalists(sweep):
+            sweep.ledger.flush()
             progress.line("nothing to do: every trial is on record")
             return
         with connected(address) as nodes:
+            refuse_unshared(files.root, files.is_local)
+            refuse_other_code()
             allocation = allocate(spec.resources, nodes)
-            for remark in (*allocation.remarks, describe(allocation)):
+            for remark in (*remarks, *allocation.remarks, describe(allocation)):
                 progress.line(remark)
-            with progress:
-                _run_stages(sweep, by_cell, allocation, progress, deadline)
-
-
-def _make(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--store: cannot make the run directory {root}: {error.strerror}") from None
+            with progress, reserved(allocation, progress.line) as places:
+                work = make_work(sweep, allocation)
+                pool = EvaluatorPool(work, places, spec.resources.evaluator.time_limit)
+                _run_stages(sweep, by_cell, Office(allocation, work, pool, progress, held, deadline))
 
 
 def describe(allocation: Allocation) -> str:
@@ -71,29 +85,38 @@ def describe(allocation: Allocation) -> str:
     return f"{trials}, {count} evaluator{'s' * (count != 1)} beside ({allocation.evaluator} each)"
 
 
-def _run_stages(
-    sweep: Sweep, data: Mapping[str, TrainingData], allocation: Allocation, progress: Progress, deadline: float
-) -> None:
-    references = _put(data)
+@dataclass(frozen=True)
+class Office:
+    """What both stages of a sweep work with."""
+
+    allocation: Allocation
+    work: Work
+    pool: EvaluatorPool
+    progress: Progress
+    held: Held
+    deadline: float
+
+    def desk(self, sweep: Sweep, splits: Mapping[str, Any], stage: str) -> Desk:
+        one_by_one = sweep.spec.resources.max_concurrent == 1
+        return Desk(sweep, self.pool, splits, self.progress, self.held, stage, one_by_one, self.deadline)
+
+
+def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) -> None:
+    bench = Bench(office.work, _put(data))
     validation = _put({name: found.validation for name, found in data.items()})
-    threads = max(1, int(allocation.trial.cpus))
-    bench = Bench(sweep.store, {name: sweep.rule(name) for name in sweep.cells}, references, threads)
-    pool = EvaluatorPool(
-        sweep.store, allocation.evaluator, allocation.evaluators, sweep.spec.resources.evaluator.time_limit
-    )
-    one_by_one = sweep.spec.resources.max_concurrent == 1
     try:
         if not sweep.is_searched:
-            _run_stage(Desk(sweep, pool, validation, progress, "search", one_by_one, deadline), bench, allocation)
-        if not sweep.spec.evaluation.test.finalists or time.monotonic() > deadline:
+            _run_stage(office.desk(sweep, validation, "search"), bench, office.allocation)
+        if not sweep.spec.evaluation.test.finalists or time.monotonic() > office.deadline:
             return
         classes = {repr(cell.dataset_block()): data[name].train.classes for name, cell in sweep.cells.items()}
         test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed, classes[repr(block)]))
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
-        _run_stage(Desk(sweep, pool, _put(test), progress, "finalist", one_by_one, deadline), bench, allocation)
+        _run_stage(office.desk(sweep, _put(test), "finalist"), bench, office.allocation)
     finally:
-        pool.close()
+        office.pool.close()
+        sweep.ledger.flush()
 
 
 def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
@@ -101,6 +124,7 @@ def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
     while not desk.is_over:
         _fit(desk, bench, allocation)
     desk.drain()
+    desk.sweep.ledger.flush()
 
 
 def _fit(desk: Desk, bench: Bench, allocation: Allocation) -> None:

@@ -1,20 +1,25 @@
-"""Joins a running Ray cluster, or starts one on this machine that only this machine can reach."""
+"""Joins a running Ray cluster, or starts one on this machine, with token authentication and without a dashboard."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from orchestrator.cluster.allocation import Node
+from orchestrator.cluster.token_auth import no_entry
 from orchestrator.errors import UserError
 
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's outer address, and leaves this one alone
+SECONDS = 10.0  # how long a cluster may take to answer at all
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store is the record
@@ -47,17 +52,44 @@ def connected(address: str | None) -> Iterator[list[Node]]:
 
 def _start(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    where = "this machine" if address is None else f"--address {address}"
     if address is not None:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
-        return
+        _refuse_wrong(address)
     loopback: dict[str, Any] = {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
-    ray.init(include_dashboard=False, **loopback, **quiet)
+    joining = {"address": address}
+    starting = {"address": "local", "include_dashboard": False, **loopback}  # "local": do not join what may run here
+    try:
+        ray.init(**(joining if address else starting), **quiet)
+    except AuthenticationError:
+        raise UserError(no_entry(where)) from None
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        raise UserError(
+            f"{where}: no Ray cluster lets us in there ({error}). Where one runs: {no_entry('it may be that')}"
+            if address != "auto"
+            else f"{where}: no Ray cluster runs on this machine; start one with `ray start`, or leave --address out"
+        ) from None
+
+
+def _refuse_wrong(address: str) -> None:
+    """Raises UserError where an address is not of a kind to join, or nothing listens there: Ray waits for minutes."""
+    if address == "auto":
+        return
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:/\s]+)):(\d{1,5})", address)
+    if match is None:
+        hint = "; to send the sweep to a dashboard, use `robustsweep submit`" if "://" in address else ""
+        raise UserError(f"--address {address}: must be auto or HOST:PORT, such as head:6379{hint}")
+    try:
+        socket.create_connection((match[1] or match[2], int(match[3])), timeout=SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: nothing answers there ({error})") from None
 
 
 def _nodes() -> list[Node]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = (node["Resources"] for node in nodes if node["Alive"])
-    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
+    return [
+        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0), node["NodeID"])
+        for node in nodes
+        if node["Alive"]
+    ]

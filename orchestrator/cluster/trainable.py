@@ -1,23 +1,21 @@
-"""The worker in which Tune trains: a shell round `Trainer`, kept alive from one trial to the next."""
+"""The worker in which Tune trains: a shell round a trainer, kept alive from one trial to the next."""
 
 from __future__ import annotations
 
 import json
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 
-from orchestrator.lifecycle import RETRY
 from orchestrator.plan import Plan
-from orchestrator.store import Store
-from orchestrator.training import Reached, RungRule, Trainer, TrainingData
+from orchestrator.rungs import Reached
+from orchestrator.told import told_from_json, told_to_json
+from orchestrator.work import Trains, Work
 
-HUNG = "no report in"  # how the evidence of a `retry` event begins when a worker was ended for its silence
-HANGS = 2  # how often that may happen to a trial before it has failed
+HANGS = 2  # how often a trial's worker may be ended for its silence before the trial has failed
 
 
 class TrialHung(RuntimeError):
@@ -26,12 +24,26 @@ class TrialHung(RuntimeError):
 
 @dataclass(frozen=True)
 class Bench:
-    """What every training worker of a sweep gets once. `data` and `rules` are by cell."""
+    """What every training worker of a sweep gets once. `data` are object references to TrainingData, by cell."""
 
-    store: Store
-    rules: dict[str, RungRule]
-    data: dict[str, Any]  # object references to TrainingData
-    threads: int
+    work: Work
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is told of a trial: its plan, what the store has of it, how often it was ended for its silence."""
+
+    plan: Plan
+    told: str = "[]"
+    hangs: int = 0
+
+    def to_config(self) -> dict[str, Any]:
+        return {"id": self.plan.trial_id, "plan": self.plan.to_json(), "told": self.told, "hangs": self.hangs}
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Orders:
+        return cls(Plan.from_json(config["plan"]), config["told"], config["hangs"])
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,19 @@ class Report:
     facts: dict[str, Any]
     error: str | None
 
+    def to_result(self) -> dict[str, Any]:
+        """As a result of Tune, which flattens mappings and joins their keys: so the report goes as one text."""
+        reached = None if self.reached is None else {**vars(self.reached), "told": told_to_json(self.reached.told)}
+        text = json.dumps({"reached": reached, "facts": self.facts, "error": self.error})
+        return {"report": text, "done": self.reached is None or self.reached.is_top}
+
     @classmethod
     def of(cls, result: dict[str, Any]) -> Report:
         said = json.loads(result["report"])
-        return cls(Reached(**said["reached"]) if said["reached"] else None, said["facts"], said["error"])
+        reached = said["reached"]
+        if reached is not None:
+            reached = Reached(**{**reached, "told": told_from_json(reached["told"])})
+        return cls(reached, said["facts"], said["error"])
 
 
 class TrialActor(tune.Trainable):
@@ -53,37 +74,26 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any], bench: Bench | None = None) -> None:
         assert bench is not None
-        torch.set_num_threads(bench.threads)
+        bench.work.load_modules()
         self._bench = bench
-        self._trainer: Trainer | None = None
+        self._trainer: Trains | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._trainer = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
         return True
 
     def step(self) -> dict[str, Any]:
         try:
             self._trainer = self._trainer or self._begin()
             reached = self._trainer.advance()
-            facts = self._trainer.facts()
+            return Report(reached, self._trainer.facts(), None).to_result()
         except Exception:
-            return _told(Report(None, {}, traceback.format_exc()), done=True)
-        return _told(Report(reached, facts, None), done=reached.is_top)
+            return Report(None, {}, traceback.format_exc()).to_result()
 
-    def _begin(self) -> Trainer:
-        plan = Plan.from_json(self.config["plan"])
-        events = self._bench.store.read_trial("events", plan.trial_id)
-        hangs = events[(events["kind"] == RETRY) & events["evidence"].str.startswith(HUNG)]
-        if len(hangs) >= HANGS:
-            raise TrialHung(f"{len(hangs)} times: {hangs['evidence'].iloc[-1]}")
-        data: TrainingData = ray.get(self._bench.data[plan.cell])
-        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
-        return Trainer(plan, self._bench.rules[plan.cell], data, self._bench.store, device)
-
-
-def _told(report: Report, done: bool) -> dict[str, Any]:
-    """The result of a step. Tune flattens mappings and joins their keys, so the report goes as one text."""
-    return {"report": json.dumps(asdict(report)), "done": done}
+    def _begin(self) -> Trains:
+        orders = Orders.of(self.config)
+        if orders.hangs >= HANGS:
+            raise TrialHung(f"no report in the time it has, {orders.hangs} times")
+        reference = self._bench.data[orders.plan.cell]
+        told = told_from_json(orders.told)
+        return self._bench.work.trainer(orders.plan, told, lambda: ray.get(reference), bool(ray.get_gpu_ids()))

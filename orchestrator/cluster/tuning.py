@@ -33,7 +33,7 @@ class DeskSearcher(Searcher):
         if plan is None:
             return Searcher.FINISHED
         self._plans[trial_id] = plan
-        return {"id": plan.trial_id, "plan": plan.to_json()}
+        return self._desk.orders(plan).to_config()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         is_told = not error and result is not None
@@ -67,29 +67,38 @@ class DeskCallback(Callback):
 
     def __init__(self, desk: Desk, plans: dict[str, Plan], time_limit: float) -> None:
         self._desk, self._plans, self._time_limit = desk, plans, time_limit
-        self._heard: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
+        self._heard: dict[str, tuple[Trial, float]] = {}  # the trials in training, each with its last sign of life
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self._desk.poll()
         now = time.monotonic()
-        for trial in trials:
-            since, actor = self._heard.get(trial.trial_id, now), trial.temporary_state.ray_actor
+        for trial, since in list(self._heard.values()):
+            actor = trial.temporary_state.ray_actor
             if trial.status == Trial.RUNNING and actor is not None and now - since > self._time_limit:
                 del self._heard[trial.trial_id]
                 self._desk.silent(self._plans[trial.trial_id], self._time_limit)
                 ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._heard[trial.trial_id] = time.monotonic()
-        if trial.num_failures > self._failures.get(trial.trial_id, 0):
-            self._failures[trial.trial_id] = trial.num_failures
-            self._desk.died(self._plans[trial.trial_id], trial.num_failures)
+        self._heard[trial.trial_id] = (trial, time.monotonic())
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._heard.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._heard.pop(trial.trial_id, None)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A worker died and Tune will start the trial again: the next one must know what was recorded since."""
+        plan = self._plans[trial.trial_id]
+        self._heard.pop(trial.trial_id, None)
+        self._desk.died(plan, trial.num_failures)
+        trial.config.update(self._desk.orders(plan).to_config())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        self._heard[trial.trial_id] = time.monotonic()
+        self._heard[trial.trial_id] = (trial, time.monotonic())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())

@@ -18,6 +18,8 @@ class Dataset(Protocol):
     `default_root` is the folder used when the spec names none; None where no folder is needed or where
     there is no sensible guess. No field may be called name, root, validation, train or test: those keys
     of a spec belong to every dataset. Rows come in an order that never changes: their numbers are the example ids.
+    `count(root, split)`, where there is one, says how many rows there are without reading an image or a label, and
+    raises UserError where files are missing: what is wrong with a test split is then said before hours of training.
     """
 
     name: ClassVar[str]

@@ -32,6 +32,10 @@ class Digits:
         rows = _is_test(labels) == (split == "test")
         return images[rows], labels[rows]
 
+    def count(self, root: Path | None, split: str) -> int:
+        is_test = _is_test(load_digits().target)
+        return int((is_test == (split == "test")).sum())
+
 
 def _is_test(labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Which rows are the fourth, eighth, ... of their class. [N] -> bool [N]"""

@@ -33,12 +33,17 @@ class Mnist:
     source: ClassVar[Any] = torchvision.datasets.MNIST
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
-        if root is None:
-            raise UserError(f"dataset.root: {self.name} needs the folder that holds {self.source.__name__}/raw")
         images_path, labels_path = self._paths(root, split)
         return _read(images_path, read_image_file).numpy()[:, None], _read(labels_path, read_label_file).numpy()
 
-    def _paths(self, root: Path, split: str) -> list[Path]:
+    def count(self, root: Path | None, split: str) -> int:
+        """From the size of the file of labels, one byte each after eight."""
+        return self._paths(root, split)[1].stat().st_size - 8
+
+    def _paths(self, root: Path | None, split: str) -> list[Path]:
+        """The files of a split, which are there."""
+        if root is None:
+            raise UserError(f"dataset.root: {self.name} needs the folder that holds {self.source.__name__}/raw")
         paths = [root / self.source.__name__ / "raw" / file for file in FILES[split]]
         missing = [path for path in paths if not path.is_file()]
         if missing and self.download:
@@ -62,4 +67,8 @@ def _read(path: Path, reader: Any) -> Any:
     try:
         return reader(str(path))
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"dataset.root: {path} is not a whole, unzipped IDX file: {error!r}") from error
+        raise UserError(f"dataset.root: {path} is not a whole, unzipped IDX file{_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return f": {error}" if str(error) and not isinstance(error, (KeyError, ValueError)) else ""

@@ -41,10 +41,12 @@ class Parquet:
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: must be 1 or 3, got {self.channels!r}")
+        for field in ("train_files", "test_files"):
+            pattern = getattr(self, field)
+            if not pattern.strip() or not pattern.isprintable() or Path(pattern).is_absolute() or ".." in pattern:
+                raise ValueError(f"{field}: must be a pattern of file names below root, got {pattern!r}")
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
-        if root is None:
-            raise UserError("dataset.root: parquet needs the folder that holds the files (`root: FOLDER`)")
         files = [_open(path) for path in self._paths(root, split)]
         count = sum(file.metadata.num_rows for _, file in files)
         images, labels, row = np.empty((0, 0, 0, 0), np.uint8), np.empty(count, np.int64), 0
@@ -60,11 +62,17 @@ class Parquet:
                 row += 1
         return images, labels
 
-    def _paths(self, root: Path, split: str) -> list[Path]:
+    def count(self, root: Path | None, split: str) -> int:
+        """From the footers of the files."""
+        return sum(file.metadata.num_rows for _, file in map(_open, self._paths(root, split)))
+
+    def _paths(self, root: Path | None, split: str) -> list[Path]:
         """The files of a split. Looks at names only; a file in both splits is refused."""
+        if root is None:
+            raise UserError("dataset.root: parquet needs the folder that holds the files (`root: FOLDER`)")
         if not root.is_dir():
             raise UserError(f"dataset.root: there is no folder {root}; put the Parquet files there or name theirs")
-        train, test = sorted(root.glob(self.train_files)), sorted(root.glob(self.test_files))
+        train, test = (_files(root, pattern) for pattern in (self.train_files, self.test_files))
         if both := set(train) & set(test):
             raise UserError(f"dataset.test_files: {min(both)} would be in the training and the test split")
         if paths := train if split == "train" else test:
@@ -100,7 +108,9 @@ class Parquet:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 converted = image.convert(self._mode(image.mode, where))
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        except UnidentifiedImageError:
+            raise UserError(f"dataset.image: {where}: not an image Pillow knows, got {data[:12]!r}") from None
+        except (Image.DecompressionBombError, OSError, SyntaxError) as error:
             raise UserError(f"dataset.image: {where}: not an image Pillow can read: {error}") from error
         pixels = np.asarray(converted)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -111,6 +121,10 @@ class Parquet:
         if self.channels is None:
             return "L" if mode in GREY else "RGB"
         return "L" if self.channels == 1 else "RGB"
+
+
+def _files(root: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in root.glob(pattern) if path.is_file())
 
 
 def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
