@@ -35,10 +35,10 @@ def counts(tmp_path: Path, *options: str) -> dict[str, Any]:
 
 
 @on_linux
-def test_a_sweep_whose_processes_are_killed_twice_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
     small = ["--samplers", "tpe", "--one-by-one", "--trials", "4", "--agent-seconds", "0"]
-    found = counts(tmp_path, "--kills", "2", "--victims", "driver", "group", *small)
-    assert sum(found["kills"].values()) == 2
+    found = counts(tmp_path, "--kills", "1", "--victims", "driver", "group", *small)
+    assert sum(found["kills"].values()) == 1
     assert found["looks"] > 5
     assert found["compared_rows"] > 100
 
