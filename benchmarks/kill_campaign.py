@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from kills.processes import adopt_orphans, below, end
 from kills.running import Running
 from kills.specs import SAMPLERS, spec
 from kills.tables import read
+from kills.victims import VICTIMS, is_agent
 from kills.watching import Watcher
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -53,6 +54,20 @@ class Result:
     wrong: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A campaign: see the options of the command."""
+
+    kills: int
+    seed: int
+    trials: int
+    samplers: list[str]
+    victims: list[str]
+    cluster: bool
+    one_by_one: bool
+    agent_seconds: float
+
+
 def undisturbed(wanted: dict[str, Any], scratch: Path) -> Running:
     """The same sweep, left alone. Raises RuntimeError where even that does not end well."""
     scratch.mkdir()
@@ -64,11 +79,14 @@ def undisturbed(wanted: dict[str, Any], scratch: Path) -> Running:
     return running
 
 
-def disturbed(wanted: dict[str, Any], scratch: Path, seed: int, most: int, cluster: Cluster | None) -> Result:
+def disturbed(
+    wanted: dict[str, Any], scratch: Path, seed: int, most: int, plan: Plan, cluster: Cluster | None
+) -> Result:
     """One sweep under fire, checked; compared with an undisturbed run where it has one trial at a time."""
     environment = QUIET | (cluster.environment if cluster else {})
     running = Running(wanted, scratch / f"disturbed-{seed}", environment, cluster.address if cluster else None)
-    killer, watcher = Killer(running, seed, most, cluster), Watcher(running.root, seed)
+    running.agent_seconds = plan.agent_seconds
+    killer, watcher = Killer(running, seed, most, cluster, plan.victims), Watcher(running.root, seed)
     began = time.monotonic()
     watcher.start()
     killer.until_done()
@@ -89,13 +107,12 @@ def disturbed(wanted: dict[str, Any], scratch: Path, seed: int, most: int, clust
     return result
 
 
-def campaign(
-    kills: int, seed: int, with_cluster: bool, samplers: list[str], trials: int, say: Any = print
-) -> list[Result]:
-    """Sweep after sweep, `per_sweep` kills in each, until there were so many kills."""
+def campaign(plan: Plan, say: Any = print) -> list[Result]:
+    """Sweep after sweep, a share of the kills in each, until there were so many kills."""
     adopt_orphans()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
-    sweeps = [(sampler, 1) for sampler in samplers] + [(samplers[0], 2)]
+    kills, sweeps = plan.kills, [(sampler, 1) for sampler in plan.samplers]
+    sweeps += [] if plan.one_by_one else [(plan.samplers[0], 2)]
     per_sweep = max(1, -(-kills // len(sweeps)))
     results: list[Result] = []
     with ExitStack() as stack:
@@ -103,19 +120,21 @@ def campaign(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True)))
         os.environ["RAY_TMPDIR"] = str(scratch)
         cluster = None
-        if with_cluster:
+        if plan.cluster:
             cluster = Cluster(scratch, QUIET)
         while (left := kills - sum(result.kills.total() for result in results)) > 0 and len(results) < 4 * len(sweeps):
             sampler, concurrent = sweeps[len(results) % len(sweeps)]
-            wanted = spec(sampler, trials=trials, concurrent=concurrent, seed=seed + len(results) // len(sweeps))
-            number = seed * 1000 + len(results)
-            results.append(disturbed(wanted, scratch, number, min(left, per_sweep), cluster))
+            wanted = spec(
+                sampler, trials=plan.trials, concurrent=concurrent, seed=plan.seed + len(results) // len(sweeps)
+            )
+            number = plan.seed * 1000 + len(results)
+            results.append(disturbed(wanted, scratch, number, min(left, per_sweep), plan, cluster))
             say(line(results[-1]))
             for text in results[-1].wrong:
                 say(f"    WRONG {text}")
         if cluster is not None:
             cluster.close()
-        if left := below([os.getpid()]):
+        if left := [found for found in below([os.getpid()]) if plan.agent_seconds or not is_agent(found)]:
             titles = "; ".join(found.title[:80] for found in left)
             results[-1].wrong.append(f"{len(left)} processes are left: {titles}")
     return results
@@ -148,19 +167,22 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cluster", action="store_true")
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--trials", type=int, default=14, help="search trials in each sweep")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
+    parser.add_argument("--cluster", action="store_true", help="a head and four nodes")
+    parser.add_argument("--one-by-one", action="store_true", help="no sweep with two trials at a time")
+    parser.add_argument("--agent-seconds", type=float, default=100.0, help="for Ray's own agents; 0: never mind them")
     parser.add_argument("--json", type=Path, help="write the counts to this file too")
-    given = parser.parse_args()
+    given = vars(parser.parse_args())
+    target = given.pop("json")
+    plan = Plan(**given)
     print(HEADER, flush=True)
-    found = campaign(
-        given.kills, given.seed, given.cluster, given.samplers, given.trials, lambda text: print(text, flush=True)
-    )
+    found = campaign(plan, lambda text: print(text, flush=True))
     everything = total(found)
     print(line(everything))
-    if given.json:
-        given.json.write_text(json.dumps({"all": asdict(everything), "sweeps": [asdict(one) for one in found]}))
-    if everything.kills.total() < given.kills:
-        print(f"only {everything.kills.total()} of {given.kills} kills were made: the sweeps ended before")
-    sys.exit(bool(everything.wrong) or everything.kills.total() < given.kills)
+    if target:
+        target.write_text(json.dumps({"all": vars(everything), "sweeps": [vars(one) for one in found]}))
+    if everything.kills.total() < plan.kills:
+        print(f"only {everything.kills.total()} of {plan.kills} kills were made: the sweeps ended before")
+    sys.exit(bool(everything.wrong) or everything.kills.total() < plan.kills)

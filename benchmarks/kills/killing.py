@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -13,7 +14,7 @@ import pandas as pd
 from kills.nodes import Cluster
 from kills.processes import Process, below, bury
 from kills.running import Running
-from kills.victims import DRIVER, EVALUATOR, GROUP, NODE, TRAINER, playing, workers
+from kills.victims import DRIVER, EVALUATOR, GROUP, NODE, TRAINER, VICTIMS, playing, workers
 
 PER_TRIAL = 2  # of a trial's workers; with more deaths than it allows a trial is rightly recorded as failed
 TICK = 0.05  # seconds
@@ -27,6 +28,7 @@ class Killer:
     seed: int
     most: int
     cluster: Cluster | None = None
+    victims: Sequence[str] = VICTIMS
     patience: float = 600.0  # seconds without a kill or an end, after which the sweep hangs
     kills: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -47,16 +49,9 @@ class Killer:
         self._wait_out_orphans()
 
     def _victim(self) -> str:
-        roles = [
-            DRIVER,
-            DRIVER,
-            TRAINER,
-            TRAINER,
-            EVALUATOR,
-            EVALUATOR,
-            *([NODE] * 4 if self.cluster else [GROUP, GROUP]),
-        ]
-        return self._random.choice(roles)
+        """Nodes are there in a cluster only, and the processes of a run are one group only without."""
+        absent = GROUP if self.cluster else NODE
+        return self._random.choice([role for role in self.victims if role != absent])
 
     def _wait_for(self, role: str) -> int | None:
         """Kill one that plays this role, once there is one; the exit code if the command has ended before."""
@@ -113,6 +108,8 @@ class Killer:
         deadline = time.monotonic() + seconds
         while True:
             code = self.running.poll()
+            if self.cluster is not None:
+                self.cluster.tend()
             driver = self.running.driver
             bury({*(self.cluster.pids if self.cluster else ()), *([driver.pid] if driver else [])})
             if code is not None:

@@ -14,7 +14,7 @@ from kills.processes import Process, end, subtree
 
 HEAD_ADDRESS = "127.0.0.1"
 UP = "Ray runtime started"
-PATIENT = {"RAY_raylet_start_wait_time_s": "120"}  # many nodes start at once on few cores
+ATTEMPTS = 4  # a node that is not up within the 30 s that Ray gives it is started again
 
 
 class Cluster:
@@ -25,15 +25,16 @@ class Cluster:
 
     def __init__(self, scratch: Path, environment: dict[str, str], count: int = 4, cpus: int = 1) -> None:
         self._scratch, self._cpus, self._started = scratch, cpus, 0
-        self.environment = {**environment, **PATIENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+        self.environment = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
         self.port = _free_port()
         head = ["--head", f"--node-ip-address={HEAD_ADDRESS}", f"--port={self.port}", "--include-dashboard=false"]
         self._logs: dict[int, Path] = {}  # by process
         self._head = self._start([*head, "--num-cpus=0"])
-        self._wait_for(self._head)
-        self.nodes = [self._start_node() for _ in range(count)]
-        for node in self.nodes:
-            self._wait_for(node)
+        if not self._comes_up(self._head):
+            raise RuntimeError(f"the head of the cluster did not come up:\n{self._said(self._head)[-1500:]}")
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        for _ in range(count):
+            self.nodes.append(self._started_node())
 
     @property
     def address(self) -> str:
@@ -56,6 +57,12 @@ class Cluster:
         self.nodes[place] = self._start_node()
         return victims
 
+    def tend(self) -> None:
+        """Start again what did not come up."""
+        for place, node in enumerate(self.nodes):
+            if node.poll() is not None:
+                self.nodes[place] = self._start_node()
+
     def close(self) -> None:
         for process in (*self.nodes, self._head):
             end(subtree(process.pid))
@@ -77,13 +84,25 @@ class Cluster:
         self._logs[process.pid] = path
         return process
 
-    def _wait_for(self, node: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
-        """Until Ray says that the node is up. Raises RuntimeError, with its last words, for one that is not."""
+    def _started_node(self) -> subprocess.Popen[bytes]:
+        """One after the other, since they share few cores. Raises RuntimeError for one that will not come up."""
+        for _ in range(ATTEMPTS):
+            node = self._start_node()
+            if self._comes_up(node):
+                return node
+            end(subtree(node.pid))
+        raise RuntimeError(f"a node of the cluster did not come up:\n{self._said(node)[-1500:]}")
+
+    def _comes_up(self, node: subprocess.Popen[bytes], seconds: float = 120.0) -> bool:
         deadline = time.monotonic() + seconds
-        while (said := self._logs[node.pid].read_text(errors="replace")).find(UP) < 0:
+        while UP not in self._said(node):
             if node.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"a node of the cluster did not come up in {seconds:g} s:\n{said[-1500:]}")
+                return False
             time.sleep(0.2)
+        return True
+
+    def _said(self, node: subprocess.Popen[bytes]) -> str:
+        return self._logs[node.pid].read_text(errors="replace")
 
 
 def _free_port() -> int:

@@ -36,7 +36,7 @@ class Running:
     environment: dict[str, str]
     address: str | None = None
     orphan_seconds: float = 30.0  # how long anything may outlive its driver
-    agent_seconds: float = 100.0  # Ray's own agents try for 60 s to tell a dead Ray that their node has died
+    agent_seconds: float = 100.0  # Ray's own agents try for 60 s to tell a dead Ray of its death; 0: never mind them
     starts: int = 0
     longest_orphan: float = 0.0
     longest_agent: float = 0.0
@@ -93,6 +93,8 @@ class Running:
         self.driver.wait()
         for are_agents, seconds in ((False, self.orphan_seconds), (True, self.agent_seconds)):
             these = [process for process in doomed if is_agent(process) == are_agents]
+            if are_agents and not self.agent_seconds:
+                continue
             self.doomed.append(Doomed(these, time.monotonic(), seconds, are_agents))
 
     def last_words(self, most: int = 1500) -> str:

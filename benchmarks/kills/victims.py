@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from kills.processes import Process
 
 DRIVER, TRAINER, EVALUATOR, GROUP, NODE = "driver", "trainer", "evaluator", "group", "node"
+VICTIMS = (DRIVER, TRAINER, EVALUATOR, GROUP, NODE)
 _WORK = re.compile(r"ray::(?!IDLE|\S*Agent)(\S+)")  # an actor or a task at its place; idle workers and agents are none
 
 _AGENT = re.compile(r"ray::\S*Agent")
