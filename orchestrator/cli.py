@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +50,7 @@ def run(
     from orchestrator.leaderboard_table import render
 
     console = _console()
+    signal.signal(signal.SIGTERM, _interrupt)  # how `ray job stop` and most schedulers end a job
     try:
         found = run_spec(
             spec, store=store, address=address, trials=trials, overrides=overrides or [],
@@ -186,6 +188,10 @@ def main() -> None:
             str(error), style="red" if sys.stderr.isatty() else None, soft_wrap=True, highlight=False, markup=False
         )
         raise SystemExit(WRONG) from None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _console() -> Console:

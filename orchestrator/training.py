@@ -15,7 +15,7 @@ import torch
 from defenses import Data, Epoch
 from orchestrator import checkpoints
 from orchestrator.files import Files
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, TRAINING_ENDED, TRAINING_STARTED, event, key_of
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, OUT_OF_MEMORY, TRAINING_ENDED, TRAINING_STARTED, event, key_of
 from orchestrator.measuring import measure
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
@@ -126,6 +126,7 @@ class Trainer:
             clock = time.perf_counter()
             reached = next(self._epochs)
             self.epoch, self._state = self.epoch + 1, reached.state
+            self._note_parts(reached)
             rows.append(
                 {"trial_id": self.plan.trial_id, "epoch": self.epoch, "loss": reached.loss}
                 | {"learning_rate": reached.learning_rate, "seconds": time.perf_counter() - clock}
@@ -135,6 +136,13 @@ class Trainer:
         told = told_to_json([(*place, rows) for place, rows in self._records.items()])
         self._facts = {"plan": self.plan.to_json(), "parameters": parameters, "rows": rows, "told": told}
         checkpoints.save(self.files, self.plan.trial_id, self.epoch, self._state, self._facts)
+
+    def _note_parts(self, reached: Epoch) -> None:
+        """Say that memory ran out and batches are trained in parts, once for each number of parts."""
+        key = f"{self.plan.trial_id}.parts.{reached.microbatches}"
+        if reached.microbatches > 1 and ("events", key) not in self._records:
+            evidence = {"epoch": self.epoch, "microbatches": reached.microbatches, "remarks": list(reached.remarks)}
+            self._note("events", key, [event(self.plan.trial_id, OUT_OF_MEMORY, evidence)])
 
     def _measure(self) -> None:
         """Measure the newest checkpoint, unless its figures are on record, and note the rung."""

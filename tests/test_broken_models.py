@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from inline import SYNTHETIC, Inline
 from torch import Tensor, nn
 
 from defenses.networks import Mlp
+from orchestrator.store import Store
 
 
 class Linear(nn.Module):
@@ -56,6 +58,10 @@ def test_a_model_with_room_for_few_images_is_trained_and_attacked_in_parts(
     assert set(parts.index) == set(whole.index)
     for figure in ("clean_accuracy", "robust_accuracy", "robust_area"):
         assert parts[figure].to_dict() == pytest.approx(whole[figure].to_dict(), abs=0.06)  # two images of 36
+    said = Store.at(tmp_path / "parts" / "tiny").read("events").query("kind == 'out of memory'")
+    assert set(said["trial_id"]) == set(parts.index)
+    assert all(json.loads(text)["microbatches"] == 8 for text in said["evidence"])  # 32 in eights of 4
+    assert "out of memory" not in set(Store.at(tmp_path / "whole" / "tiny").read("events")["kind"])
 
 
 @pytest.mark.parametrize(
