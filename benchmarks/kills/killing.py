@@ -113,7 +113,7 @@ class Killer:
             driver = self.running.driver
             bury({*(self.cluster.pids if self.cluster else ()), *([driver.pid] if driver else [])})
             if code is not None:
-                if code:
+                if code and not self.wrong:
                     self.wrong.append(f"the command ended with {code}: {self.running.last_words()}")
                 return code
             if time.monotonic() > deadline:
