@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import UserError
@@ -19,6 +19,7 @@ from orchestrator.provenance import code_version
 
 ANSWER_SECONDS = 90.0  # a worker's first start, with its runtime environment, is part of it
 LATE_SECONDS = 5.0  # how long a shared file system may hide a new file
+GONE = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
 MARKER = ".seen-by-all-"  # hidden: readers of the run directory pass it by
 
 
@@ -29,6 +30,7 @@ class Answer:
     node: str
     said: Any
     trouble: str | None = None
+    may_be_gone: bool = False
 
 
 def refuse_unshared(root: str, is_local: bool, seconds: float = ANSWER_SECONDS) -> None:
@@ -37,13 +39,12 @@ def refuse_unshared(root: str, is_local: bool, seconds: float = ANSWER_SECONDS) 
     `is_local`: whether it is a path; object stores are seen from everywhere. Each other node looks for a file that is
     written here; nodes that do not answer within `seconds` are named too.
     """
-    others = other_nodes() if is_local else []
-    if not others:
+    if not is_local or not other_nodes():
         return
     marker = Path(root) / f"{MARKER}{secrets.token_hex(8)}"
     marker.write_text(marker.name)
     try:
-        answers = _ask(others, seconds, _sees, str(marker), LATE_SECONDS)
+        answers = _ask_living(seconds, _sees, str(marker), LATE_SECONDS)
     finally:
         marker.unlink(missing_ok=True)
     blind = [answer.node for answer in answers if answer.trouble is None and not answer.said]
@@ -61,7 +62,7 @@ def refuse_other_code(seconds: float = ANSWER_SECONDS) -> None:
     The ids of trials follow from the code: two versions in one sweep would train one configuration under two ids.
     """
     ours = code_version()
-    answers = _ask(other_nodes(), seconds, code_version)
+    answers = _ask_living(seconds, code_version)
     _refuse_silent(answers)
     strange = [f"{answer.node} has {answer.said}" for answer in answers if answer.said != ours]
     if strange:
@@ -80,6 +81,17 @@ def other_nodes() -> list[tuple[str, str]]:
         for node in nodes
         if node["Alive"] and node["NodeID"] != here
     ]
+
+
+def _ask_living(seconds: float, question: Callable[..., Any], *arguments: Any) -> list[Answer]:
+    """The answer of each other node. Ray counts a node that died as alive for some seconds: who may be gone is asked
+    again until it answers, leaves the cluster, or the time is up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answers = _ask(other_nodes(), max(1.0, deadline - time.monotonic()), question, *arguments)
+        if time.monotonic() > deadline or not any(answer.may_be_gone for answer in answers):
+            return answers
+        time.sleep(1.0)
 
 
 def _ask(nodes: list[tuple[str, str]], seconds: float, question: Callable[..., Any], *arguments: Any) -> list[Answer]:
@@ -101,7 +113,7 @@ def _ask(nodes: list[tuple[str, str]], seconds: float, question: Callable[..., A
         try:
             answers.append(Answer(name, ray.get(reference)))
         except RayError as error:
-            answers.append(Answer(name, None, _reason(error)))
+            answers.append(Answer(name, None, _reason(error), isinstance(error, GONE)))
     return answers
 
 
