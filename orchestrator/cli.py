@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.errors import UserError
+from orchestrator.patience import StoreLost
 from orchestrator.shadowing import refuse_foreign_packages
 
 app = typer.Typer(
@@ -145,10 +146,11 @@ def doctor(
     """Read every file of a run and say what is wrong with it."""
     from orchestrator.doctor import examine, set_aside
     from orchestrator.driver_lock import driving
+    from orchestrator.schemas import TABLES
     from orchestrator.store import Store
 
     store = Store.at(run_directory)
-    if not store.files.names(""):
+    if not set(TABLES) & set(store.files.names("")):
         raise UserError(f"{run_directory}: no run here")
     findings = examine(store)
     for finding in findings:
@@ -184,10 +186,16 @@ def main() -> None:
         refuse_foreign_packages()
         app()
     except UserError as error:
-        Console(stderr=True).print(
-            str(error), style="red" if sys.stderr.isatty() else None, soft_wrap=True, highlight=False, markup=False
-        )
+        _complain(str(error))
         raise SystemExit(WRONG) from None
+    except StoreLost as error:
+        _complain(f"{error}\nWhat was finished is kept; when the store is back, the same command goes on.")
+        raise SystemExit(FAILED) from None
+
+
+def _complain(text: str) -> None:
+    style = "red" if sys.stderr.isatty() else None
+    Console(stderr=True).print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from inline import SYNTHETIC, Inline
 
+from orchestrator import cli
 from orchestrator.cli import main
+from orchestrator.patience import StoreLost
 from orchestrator.spec import load_spec
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -146,3 +150,48 @@ def test_a_foreign_package_that_hides_ours_is_named_and_refused(tmp_path: Path) 
     assert str(tmp_path / "attacks") in ended.stderr.replace("\n", "")
     assert "Traceback" not in ended.stderr
     assert subprocess.run(call, cwd=tmp_path.parent, capture_output=True, check=False).returncode == 0
+
+
+def test_a_store_that_is_lost_ends_the_command_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lose() -> None:
+        raise StoreLost("/results/x: could not write asks in 150 s")
+
+    monkeypatch.setattr(cli, "app", lose)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "could not write asks in 150 s" in said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+
+
+def test_compact_packs_a_run_and_doctor_finds_it_whole(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "tiny"))
+    before = pd.read_parquet(root / "epochs").sort_values(["trial_id", "epoch"], ignore_index=True)
+    assert call(monkeypatch, "compact", root) == 0
+    assert "parts, now 1" in capsys.readouterr().out
+    after = pd.read_parquet(root / "epochs").sort_values(["trial_id", "epoch"], ignore_index=True)
+    pd.testing.assert_frame_equal(after, before)
+    assert len(list((root / "epochs").glob("*.parquet"))) == 2
+    assert call(monkeypatch, "doctor", root) == 0
+    assert "every file is whole" in capsys.readouterr().out
+
+
+def test_doctor_names_a_damaged_file_and_sets_it_aside(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "tiny"))
+    part = next((root / "attacks").glob("group-*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    assert call(monkeypatch, "doctor", root) == 1
+    assert f"attacks/{part.name}: cannot be read" in capsys.readouterr().out
+    assert call(monkeypatch, "leaderboard", root) == 0  # reads `trials` alone
+    assert call(monkeypatch, "doctor", root, "--repair") == 0
+    assert not part.exists()
+    assert (root / ".damaged" / "attacks" / part.name).exists()
+    assert call(monkeypatch, "doctor", tmp_path) == 2

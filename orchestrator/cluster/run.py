@@ -114,9 +114,11 @@ def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) 
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
         _run_stage(office.desk(sweep, _put(test), "finalist"), bench, office.allocation)
+    except KeyboardInterrupt:
+        sweep.ledger.flush()
+        raise
     finally:
         office.pool.close()
-        sweep.ledger.flush()
 
 
 def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
