@@ -40,6 +40,7 @@ def test_sweeps_and_plugins_travel_and_stores_environments_and_data_do_not(proje
 
 
 def test_what_git_ignores_stays_but_never_the_spec(project: Path) -> None:
+    (project / ".git" / "config").unlink()
     subprocess.run(["git", "init", "-q", project], check=True)
     (project / ".gitignore").write_text("data/\nsweeps/\n*.txt\n")
     assert names(project) == {"sweeps/a.yaml", "plugin.py", "weights/net.safetensors"}
@@ -64,9 +65,7 @@ def test_the_code_that_travels_runs_and_is_of_the_version_that_sent_it(project: 
     zipfile.ZipFile(tmp_path / "job.zip").extractall(there)
     say = "import orchestrator.provenance as p; print(p.ROOT, p.code_version())"
     call = [sys.executable, "-c", say]
-    ended = subprocess.run(
-        call, cwd=there, env={"PYTHONPATH": str(there)}, capture_output=True, text=True, check=True
-    )
+    ended = subprocess.run(call, cwd=there, env={"PYTHONPATH": str(there)}, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == [str(there), code_version()]
     arrived = [sys.executable, parcel_arrival(), "list", "networks"]
     ended = subprocess.run(arrived, cwd=there, env={}, capture_output=True, text=True, check=True)
