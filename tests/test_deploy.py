@@ -112,8 +112,13 @@ def test_without_a_spec_the_script_says_how_it_is_called(tmp_path: Path) -> None
     assert "ray submit CLUSTER.yaml" in ended.stderr
 
 
-def test_with_robustsweep_the_script_is_run_with_its_exit_code(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("name: a\nstores: b\n")
-    ended = on_the_head(tmp_path, "a.yaml", "--trials", "2", path=str(ROOT))
-    assert ended.returncode == 2
-    assert "stores" in ended.stderr
+def test_with_robustsweep_the_script_becomes_its_run_with_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\n")
+    there = tmp_path / "there" / "orchestrator"
+    there.mkdir(parents=True)
+    (there / "__init__.py").touch()
+    (there / "__main__.py").write_text("import sys\nprint(*sys.argv[1:])\nraise SystemExit(130)\n")
+    ended = on_the_head(tmp_path, "a.yaml", "--trials", "2", path=str(there.parent))
+    assert (ended.returncode, ended.stdout) == (130, "run a.yaml --address auto --trials 2\n")
+    ended = on_the_head(tmp_path, "a.yaml", "--address=head:6379", path=str(there.parent))
+    assert ended.stdout == "run a.yaml --address=head:6379\n"
