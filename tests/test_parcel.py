@@ -40,7 +40,7 @@ def test_sweeps_and_plugins_travel_and_stores_environments_and_data_do_not(proje
 
 
 def test_what_git_ignores_stays_but_never_the_spec(project: Path) -> None:
-    (project / ".git/config").unlink()
+    (project / ".git" / "config").unlink()
     subprocess.run(["git", "init", "-q", project], check=True)
     (project / ".gitignore").write_text("data/\nsweeps/\n*.txt\n")
     assert names(project) == {"sweeps/a.yaml", "plugin.py", "weights/net.safetensors"}

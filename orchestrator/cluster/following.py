@@ -17,7 +17,7 @@ class ClusterGone(Exception):
     """The job server has not answered for `PATIENCE` seconds."""
 
 
-def follow(jobs: Jobs, job: str, write: Callable[[str], None], pause: Callable[[float], None] = time.sleep) -> Any:
+def follow(jobs: Jobs, job: str, write: Callable[[str], None]) -> Any:
     """The job's details once it has ended; its log is written on the way, nothing of it twice.
 
     Raises ClusterGone where the server stays silent, KeyboardInterrupt where the user ends it: the job goes on then.
@@ -33,7 +33,7 @@ def follow(jobs: Jobs, job: str, write: Callable[[str], None], pause: Callable[[
         except (OSError, RuntimeError, _client_error()) as error:
             if time.monotonic() - heard > PATIENCE:
                 raise ClusterGone(str(error)) from error
-        pause(1.0)
+        time.sleep(1.0)
 
 
 def exit_code(details: Any) -> int:

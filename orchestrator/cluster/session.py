@@ -66,7 +66,7 @@ def _start(address: str | None) -> None:
         if address is None:
             raise
         raise UserError(
-            f"{where}: no Ray cluster lets us in there ({error}). Where one runs: {no_entry('it may be that')}"
+            no_entry(f"{where}: no Ray cluster lets us in ({error}). Where one runs, it may be this")
             if address != "auto"
             else f"{where}: no Ray cluster runs on this machine; start one with `ray start`, or leave --address out"
         ) from None
