@@ -21,7 +21,7 @@ from orchestrator.measurement import Assignment, Found
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.rungs import Reached, rung_key
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.told import Row, Told
 
 N = 10  # images that an evaluation is said to have looked at

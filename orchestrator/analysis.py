@@ -14,7 +14,7 @@ from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED
 from orchestrator.rundir import text_of
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.trials_view import figures
 from orchestrator.wording import shown
 from orchestrator.yaml_source import Source
@@ -122,8 +122,8 @@ class Run:
         Raises UserError for a trial that is unknown or left no checkpoint.
         """
         from defenses import DEFENSES
-        from orchestrator import checkpoints
         from orchestrator.build import make
+        from orchestrator.storage import checkpoints
 
         row = self._row(trial_id)
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])

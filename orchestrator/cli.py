@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from orchestrator.errors import UserError
-from orchestrator.patience import StoreLost
 from orchestrator.shadowing import refuse_foreign_packages
+from orchestrator.storage.patience import StoreLost
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -127,7 +127,7 @@ def leaderboard(
 def compact(run_directory: RunDirectory) -> None:
     """Pack many small Parquet files into few large ones, also while the sweep runs."""
     from orchestrator.analysis import load
-    from orchestrator.compaction import compact as pack
+    from orchestrator.storage.compaction import compact as pack
 
     for done in pack(load(run_directory).store):
         busy = (
@@ -145,9 +145,9 @@ def doctor(
 ) -> None:
     """Read every file of a run and say what is wrong with it."""
     from orchestrator.doctor import examine, set_aside
-    from orchestrator.driver_lock import driving
-    from orchestrator.schemas import TABLES
-    from orchestrator.store import Store
+    from orchestrator.storage.driver_lock import driving
+    from orchestrator.storage.schemas import TABLES
+    from orchestrator.storage.store import Store
 
     store = Store.at(run_directory)
     if not set(TABLES) & set(store.files.names("")):

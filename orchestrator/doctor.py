@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator import checkpoints
 from orchestrator.errors import UserError
-from orchestrator.manifest import MANIFEST
 from orchestrator.provenance import spec_hash
 from orchestrator.rundir import PROVENANCE, SPEC, text_of
-from orchestrator.schemas import TABLES
 from orchestrator.spec import load_spec
-from orchestrator.store import EMPTY, SUFFIX, Store
+from orchestrator.storage import checkpoints
+from orchestrator.storage.manifest import MANIFEST
+from orchestrator.storage.schemas import TABLES
+from orchestrator.storage.store import EMPTY, SUFFIX, Store
 
 ASIDE = ".damaged"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator import checkpoints
 from orchestrator.lifecycle import EVALUATION_ENDED, EVALUATION_STARTED, event, key_of
 from orchestrator.measurement import Assignment, Found
 from orchestrator.measuring import Measured, measure
 from orchestrator.splits import Split
-from orchestrator.store import Store
+from orchestrator.storage import checkpoints
+from orchestrator.storage.store import Store
 from orchestrator.told import Told
 from orchestrator.trials_view import figures
 

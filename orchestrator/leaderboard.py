@@ -9,8 +9,8 @@ import pandas as pd
 
 from orchestrator.fronts import Floats, non_dominated_rank
 from orchestrator.goals import Goals
-from orchestrator.schemas import PARAM
 from orchestrator.statistics import wilson_interval
+from orchestrator.storage.schemas import PARAM
 
 PROBLEM = ["dataset", "norm", "eps"]  # only within one of these do figures compare
 CONFIGURATION = [*PROBLEM, "cell", "config_id"]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.analysis import Run
-from orchestrator.schemas import PARAM
+from orchestrator.storage.schemas import PARAM
 
 MOST_ROWS = 20
 

@@ -13,7 +13,7 @@ from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.rungs import degenerate_key, rung_key
 from orchestrator.search import Asked
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.told import Row, Told
 from orchestrator.trials_view import DOUBT, rows_of
 

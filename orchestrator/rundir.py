@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.files import Files, open_files
 from orchestrator.lasting import lasting_base
-from orchestrator.patience import Patient
 from orchestrator.provenance import code_version, gather
 from orchestrator.spec import Spec, difference, load_spec
-from orchestrator.store import Store
-from orchestrator.store_place import below, is_uri, refuse_bad_uri
+from orchestrator.storage.files import Files, open_files
+from orchestrator.storage.patience import Patient
+from orchestrator.storage.store import Store
+from orchestrator.storage.store_place import below, is_uri, refuse_bad_uri
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"

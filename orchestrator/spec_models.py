@@ -12,7 +12,7 @@ from orchestrator.build import unknown_key
 from orchestrator.coercion import coerce, number
 from orchestrator.errors import Problem
 from orchestrator.provenance import masked
-from orchestrator.store_place import is_uri, what_is_wrong
+from orchestrator.storage.store_place import is_uri, what_is_wrong
 from orchestrator.wording import one_of, shown
 
 SAMPLERS = ("tpe", "random", "qmc")

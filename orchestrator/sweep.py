@@ -13,7 +13,6 @@ from orchestrator.asha import SuccessiveHalving
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.holes import text_of
-from orchestrator.ledger import Ledger
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
@@ -21,10 +20,11 @@ from orchestrator.plan import Plan
 from orchestrator.records import Record, Repeat, asked_to_json, read_records
 from orchestrator.rundir import provenance
 from orchestrator.rungs import Reached, RungRule
-from orchestrator.schemas import PARAM
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.spec import Cell, Spec, evaluation_sizes
-from orchestrator.store import Store
+from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.schemas import PARAM
+from orchestrator.storage.store import Store
 from orchestrator.told import Told, rows_for
 from orchestrator.trials_view import figures, trial_row
 

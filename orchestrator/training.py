@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from defenses import Data, Epoch
-from orchestrator import checkpoints
-from orchestrator.files import Files
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, OUT_OF_MEMORY, TRAINING_ENDED, TRAINING_STARTED, event, key_of
 from orchestrator.measuring import measure
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.rungs import Reached, RungRule, degenerate_key, rung_key, rungs
 from orchestrator.splits import Split
+from orchestrator.storage import checkpoints
+from orchestrator.storage.files import Files
 from orchestrator.told import Record, Row, Told, told_from_json, told_to_json
 
 

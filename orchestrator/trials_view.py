@@ -12,8 +12,8 @@ import pandas as pd
 
 from orchestrator.lifecycle import ENDED, EVALUATION_ENDED, TRAINING_ENDED, TRAINING_STARTED
 from orchestrator.metrics import AREA_FRACTIONS
-from orchestrator.schemas import PARAM
 from orchestrator.statistics import wilson_interval
+from orchestrator.storage.schemas import PARAM
 
 HEADLINES = ("test", "final")  # evaluations whose figures may stand in a trial's row, the best first
 RUNG = "rung"

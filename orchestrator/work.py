@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.measurement import Assignment, Found
 from orchestrator.plan import Plan
 from orchestrator.rungs import Reached, RungRule
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.told import Told
 
 if TYPE_CHECKING:

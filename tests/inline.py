@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.judging import Evaluator
-from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import load_spec
 from orchestrator.splits import load_test, load_training
+from orchestrator.storage.ledger import Ledger
 from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import Trainer, TrainingData
 

@@ -15,15 +15,15 @@ import torch
 import orchestrator
 from attacks.draws import Draws
 from defenses import DEFENSES, NETWORKS, Data, Training
-from orchestrator import checkpoints
 from orchestrator.analysis import Run, load
 from orchestrator.build import normalised
 from orchestrator.errors import UserError
 from orchestrator.leaderboard import leaderboard
 from orchestrator.lifecycle import ENDED, event
-from orchestrator.schemas import TABLES
 from orchestrator.statistics import wilson_interval
-from orchestrator.store import Store
+from orchestrator.storage import checkpoints
+from orchestrator.storage.schemas import TABLES
+from orchestrator.storage.store import Store
 
 SPEC = "name: s\nsearch: {objectives: {robust_area: max}, constraints: {clean_accuracy: '>= 0.8'}}\n"
 TWO_OBJECTIVES = "search: {objectives: {robust_area: max, clean_accuracy: max}}\n"

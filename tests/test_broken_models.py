@@ -15,7 +15,7 @@ from inline import SYNTHETIC, Inline
 from torch import Tensor, nn
 
 from defenses.networks import Mlp
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 
 class Linear(nn.Module):

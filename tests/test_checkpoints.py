@@ -12,8 +12,8 @@ import s3_server
 import torch
 from torch import Tensor
 
-from orchestrator import checkpoints
-from orchestrator.files import Files, open_files
+from orchestrator.storage import checkpoints
+from orchestrator.storage.files import Files, open_files
 
 STATE = {
     "model.weight": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),

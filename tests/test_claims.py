@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import s3_server
 
-from orchestrator import claims
-from orchestrator.claims import CLAIMS, PROMPT, STALE, create_once
-from orchestrator.files import open_files
+from orchestrator.storage import claims
+from orchestrator.storage.claims import CLAIMS, PROMPT, STALE, create_once
+from orchestrator.storage.files import open_files
 
 NAME = "part"
 
@@ -199,8 +199,8 @@ def test_the_guard_of_a_writer_is_well_within_the_time_after_which_it_counts_as_
 WRITER = """
 import os, random, sys
 import pyarrow.fs  # before the forks, which are so many
-from orchestrator.files import open_files
-from orchestrator.patience import Patient
+from orchestrator.storage.files import open_files
+from orchestrator.storage.patience import Patient
 
 status, turn = 1, 0
 while status:

@@ -14,8 +14,8 @@ from inline import SYNTHETIC, Inline
 
 from orchestrator import cli
 from orchestrator.cli import main
-from orchestrator.patience import StoreLost
 from orchestrator.spec import load_spec
+from orchestrator.storage.patience import StoreLost
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 

@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import compaction, quiet
-from orchestrator.compaction import compact
 from orchestrator.errors import UserError
-from orchestrator.exchange import CannotExchange, exchange
-from orchestrator.ledger import Ledger
-from orchestrator.quiet import watching
-from orchestrator.store import Store
+from orchestrator.storage import compaction, quiet
+from orchestrator.storage.compaction import compact
+from orchestrator.storage.exchange import CannotExchange, exchange
+from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.quiet import watching
+from orchestrator.storage.store import Store
 
 
 @pytest.fixture
@@ -167,8 +167,8 @@ def test_a_writer_and_a_reader_beside_a_compaction_see_every_row_once(store: Sto
 
 KILLED = """
 import os, sys
-from orchestrator import compaction, durable, exchange, manifest
-from orchestrator.store import Store
+from orchestrator.storage import compaction, durable, exchange, manifest
+from orchestrator.storage.store import Store
 
 step, left = sys.argv[2], int(sys.argv[3])
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from inline import SYNTHETIC, Inline
 
-from orchestrator.compaction import compact
 from orchestrator.doctor import examine, set_aside
 from orchestrator.errors import UserError
-from orchestrator.store import Store
+from orchestrator.storage.compaction import compact
+from orchestrator.storage.store import Store
 
 SPEC = {
     **SYNTHETIC,

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import s3_server
 
-from orchestrator import lease
-from orchestrator.driver_lock import NAME, driving
 from orchestrator.errors import UserError
-from orchestrator.files import Files, open_files
+from orchestrator.storage import lease
+from orchestrator.storage.driver_lock import NAME, driving
+from orchestrator.storage.files import Files, open_files
 
 HOLD = """
 import sys, time
-from orchestrator import lease
-from orchestrator.driver_lock import driving
-from orchestrator.files import open_files
+from orchestrator.storage import lease
+from orchestrator.storage.driver_lock import driving
+from orchestrator.storage.files import open_files
 lease.RENEW = 0.1
 with driving(open_files(sys.argv[1])):
     print("held", flush=True)

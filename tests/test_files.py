@@ -18,8 +18,8 @@ from pyarrow.fs import FileSelector
 from s3_server import Server
 
 from orchestrator.errors import UserError
-from orchestrator.files import Files, open_files
-from orchestrator.object_files import ObjectFiles
+from orchestrator.storage.files import Files, open_files
+from orchestrator.storage.object_files import ObjectFiles
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_of_many_threads_that_create_one_name_one_gets_it_and_it_stays(files: Fi
 
 CREATE = """
 import sys
-from orchestrator.files import open_files
+from orchestrator.storage.files import open_files
 files = open_files(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

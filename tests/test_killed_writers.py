@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import s3_server
 
-from orchestrator.claims import CLAIMS, STALE
-from orchestrator.files import Files, open_files
+from orchestrator.storage.claims import CLAIMS, STALE
+from orchestrator.storage.files import Files, open_files
 
 OLD, NEW, NEXT = b"old" * 100_000, b"new" * 150_000, b"next" * 50_000
 
 WRITER = """
 import os, signal, sys, threading
 import pyarrow.fs  # before the forks, which are so many
-from orchestrator import claims, durable, local_files, object_files
-from orchestrator.files import open_files
+from orchestrator.storage import claims, durable, local_files, object_files
+from orchestrator.storage.files import open_files
 
 root, verb, stride = *sys.argv[1:3], int(sys.argv[3])
 watched = {module.__file__ for module in (claims, durable, local_files, object_files)}

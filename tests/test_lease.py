@@ -11,11 +11,11 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
-from orchestrator import lease
 from orchestrator.errors import UserError
-from orchestrator.files import Files, open_files
-from orchestrator.lease import LEASE, RENEW, Lease, LeaseLost, leased
-from orchestrator.patience import Patient
+from orchestrator.storage import lease
+from orchestrator.storage.files import Files, open_files
+from orchestrator.storage.lease import LEASE, RENEW, Lease, LeaseLost, leased
+from orchestrator.storage.patience import Patient
 
 PLACE = ".driver"
 ELSEWHERE = "0123456789abcdef-77-1"  # a process of a machine that this one cannot look into

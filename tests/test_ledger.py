@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.ledger import Ledger
 from orchestrator.lifecycle import ENDED, event
-from orchestrator.store import Store
+from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.store import Store
 
 
 @pytest.fixture

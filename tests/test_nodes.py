@@ -1,6 +1,6 @@
 """Claims about the other nodes of a cluster: what they do not see or have otherwise is said before a sweep starts.
 
-The other node is this one, asked as if it were another; one of the tests has two nodes.
+The other node is this one, asked as if it were another.
 """
 
 from __future__ import annotations

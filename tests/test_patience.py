@@ -14,8 +14,8 @@ import pytest
 import s3_server
 from still_time import Time
 
-from orchestrator.files import Files, open_files
-from orchestrator.patience import FIRST_PAUSE, LONGEST_PAUSE, PASSING, Patient, StoreLost
+from orchestrator.storage.files import Files, open_files
+from orchestrator.storage.patience import FIRST_PAUSE, LONGEST_PAUSE, PASSING, Patient, StoreLost
 
 CALLS: dict[str, Callable[[Files], Any]] = {
     "read": lambda files: files.read("d/there"),

@@ -17,8 +17,8 @@ import s3_server
 from pyarrow.fs import FileSelector
 
 from orchestrator.analysis import Run, load
-from orchestrator.files import open_files
-from orchestrator.store_place import below
+from orchestrator.storage.files import open_files
+from orchestrator.storage.store_place import below
 
 pytestmark = pytest.mark.parity
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import durable
 from orchestrator.errors import UserError
-from orchestrator.schemas import TABLES, VERSION_KEY, schema_of
-from orchestrator.store import Store
+from orchestrator.storage import durable
+from orchestrator.storage.schemas import TABLES, VERSION_KEY, schema_of
+from orchestrator.storage.store import Store
 
 PARAMS = {"training.lr": "float", "network": "string", "network.resnet.depth": "int", "training.nesterov": "bool"}
 DESIGN = {  # the columns of DESIGN.md section 6, in its order
@@ -299,7 +299,7 @@ def test_files_of_the_sweep_are_replaced_whole(store: Store) -> None:
 
 def test_the_store_needs_neither_torch_nor_ray() -> None:
     heavy = "('torch', 'ray', 'optuna', 'scipy')"
-    script = f"import sys, orchestrator.store; print([name for name in {heavy} if name in sys.modules])"
+    script = f"import sys, orchestrator.storage.store; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -307,7 +307,7 @@ def test_the_store_needs_neither_torch_nor_ray() -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 store, turn = Store.at(sys.argv[1]), sys.argv[2]
 for part in range(10_000):

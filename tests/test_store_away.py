@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from still_time import Time
 
-from orchestrator.files import open_files
-from orchestrator.patience import Patient, StoreLost
-from orchestrator.store import Store
+from orchestrator.storage.files import open_files
+from orchestrator.storage.patience import Patient, StoreLost
+from orchestrator.storage.store import Store
 
 READS: dict[str, Callable[[Store], Any]] = {
     "read": lambda store: store.read("epochs")["loss"].to_list(),

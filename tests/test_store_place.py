@@ -9,10 +9,10 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import SpecError, UserError
-from orchestrator.files import open_files
 from orchestrator.rundir import run_root
 from orchestrator.spec import Spec, load_spec
-from orchestrator.store_place import below, what_is_wrong
+from orchestrator.storage.files import open_files
+from orchestrator.storage.store_place import below, what_is_wrong
 
 SWEEP = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 SECRETS = [  # each holds "hunter" where a secret would be

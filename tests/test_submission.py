@@ -156,6 +156,8 @@ def test_two_submits_at_once_give_one_job(project: Path) -> None:
         ("FAILED", 2, 2, "put right"),
         ("FAILED", 130, 130, "goes on"),
         ("FAILED", -9, 1, "signal 9"),
+        ("FAILED", 137, 1, "signal 9"),
+        ("FAILED", 3, 1, "exit code was 3"),
         ("FAILED", 127, 1, "no command `python`"),
         ("FAILED", None, 1, "it is said"),
         ("STOPPED", None, 130, "stopped"),

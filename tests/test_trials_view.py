@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from attacks.threat import Threat
 from orchestrator.evaluation import Robustness, evaluate_robustness
 from orchestrator.lifecycle import ENDED, EVALUATION_ENDED, TRAINING_ENDED, TRAINING_STARTED, event
-from orchestrator.schemas import schema_of
 from orchestrator.statistics import wilson_interval
-from orchestrator.store import Store
+from orchestrator.storage.schemas import schema_of
+from orchestrator.storage.store import Store
 from orchestrator.trials_view import FIGURES, row_from_tables
 
 EPS, N = 0.1, 60

@@ -9,12 +9,12 @@ from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
 from orchestrator.cluster.trainable import Orders, Report
-from orchestrator.driver_lock import Held
 from orchestrator.lifecycle import SILENT
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.records import Record
 from orchestrator.rungs import Reached
+from orchestrator.storage.driver_lock import Held
 from orchestrator.sweep import REPEATS_IN_A_ROW, Sweep
 from orchestrator.told import told_to_json
 

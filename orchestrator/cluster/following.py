@@ -53,7 +53,8 @@ def why(details: Any) -> str:
         return "the cluster has no command `python`: install it there, or give it a PATH in --runtime-env (env_vars)"
     if code is None:
         return str(details.message or "no reason is known")
-    return f"its process was ended by signal {-code}" if code < 0 else f"its exit code was {code}"
+    signal = -code if code < 0 else code - 128  # a shell adds 128
+    return f"its process was ended by signal {signal}" if 0 < signal < 65 else f"its exit code was {code}"
 
 
 class _Written:

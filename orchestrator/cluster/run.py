@@ -21,12 +21,12 @@ from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
 from orchestrator.data_check import check_data
-from orchestrator.driver_lock import Held, driving
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import Spec
 from orchestrator.splits import load_test, load_training
+from orchestrator.storage.driver_lock import Held, driving
 from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
 from orchestrator.work import TorchWork, Work

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from pyarrow.lib import ArrowInvalid
 
-from orchestrator.claims import create_once
 from orchestrator.errors import UserError
-from orchestrator.files import checked_name
 from orchestrator.provenance import masked
-from orchestrator.store_place import is_uri
+from orchestrator.storage.claims import create_once
+from orchestrator.storage.files import checked_name
+from orchestrator.storage.store_place import is_uri
 
 TORN_READS = 100  # a file that is replaced under each of so many readings is not one of ours
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.files import Files
 from orchestrator.provenance import masked
+from orchestrator.storage.files import Files
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import UserError
-from orchestrator.files import Files
+from orchestrator.storage.files import Files
 
 NAME = ".driver"  # hidden: readers of the run directory pass it by
 
@@ -36,7 +36,7 @@ def driving(files: Files, say: Callable[[str], None] = lambda _: None) -> Iterat
         with _locked(files):
             yield _Locked()
         return
-    from orchestrator.lease import leased
+    from orchestrator.storage.lease import leased
 
     with leased(files, NAME, say) as lease:
         yield lease

@@ -6,8 +6,8 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.files import Files
-from orchestrator.patience import patiently
+from orchestrator.storage.files import Files
+from orchestrator.storage.patience import patiently
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.store_place import is_uri, refuse_bad_uri
+from orchestrator.storage.store_place import is_uri, refuse_bad_uri
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -61,10 +61,10 @@ def open_files(place: str | Path) -> Files:
     Raises UserError for another scheme, for a secret in the URI and for a bucket that is missing or out of reach.
     """
     if not is_uri(place):
-        from orchestrator.local_files import LocalFiles
+        from orchestrator.storage.local_files import LocalFiles
 
         return LocalFiles(str(Path(place).expanduser().absolute()))
-    from orchestrator.object_files import ObjectFiles, refuse_missing_bucket
+    from orchestrator.storage.object_files import ObjectFiles, refuse_missing_bucket
 
     refuse_bad_uri(str(place))
     files = ObjectFiles(str(place))

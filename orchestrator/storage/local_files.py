@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import durable
-from orchestrator.files import checked_name
+from orchestrator.storage import durable
+from orchestrator.storage.files import checked_name
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

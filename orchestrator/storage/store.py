@@ -18,10 +18,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from orchestrator.errors import UserError
-from orchestrator.files import Files, open_files
-from orchestrator.manifest import MANIFEST, Manifest
-from orchestrator.schemas import TABLES, VERSION, VERSION_KEY, Row, differences, schema_of, to_table
-from orchestrator.table_lock import table_lock
+from orchestrator.storage.files import Files, open_files
+from orchestrator.storage.manifest import MANIFEST, Manifest
+from orchestrator.storage.schemas import TABLES, VERSION, VERSION_KEY, Row, differences, schema_of, to_table
+from orchestrator.storage.table_lock import table_lock
 
 if TYPE_CHECKING:
     import pandas as pd

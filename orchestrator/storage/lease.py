@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from orchestrator.driver_lock import myself, refusal
 from orchestrator.errors import UserError
-from orchestrator.files import Files
-from orchestrator.processes import Process
+from orchestrator.storage.driver_lock import myself, refusal
+from orchestrator.storage.files import Files
+from orchestrator.storage.processes import Process
 
 LEASE = 30.0  # seconds without a sign of life after which a hold is over
 RENEW = 3.0  # seconds between two signs of life

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from orchestrator.processes import Process
+from orchestrator.storage.processes import Process
 
 CLAIMS = ".claims"
 STALE = 30.0  # seconds after which a claim that was not renewed is a dead writer's

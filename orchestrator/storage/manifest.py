@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.errors import UserError
-from orchestrator.files import Files
+from orchestrator.storage.files import Files
 
 MANIFEST = "_manifest.json"  # readers of Parquet pass by what begins with an underscore
 

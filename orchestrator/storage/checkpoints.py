@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from orchestrator.files import Files
-from orchestrator.store import checked_key
+from orchestrator.storage.files import Files
+from orchestrator.storage.store import checked_key
 
 State: TypeAlias = dict[str, Any]  # Tensor or JSON value, by dotted name
 DIRECTORY = "checkpoints"

@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator import durable
 from orchestrator.errors import UserError
-from orchestrator.exchange import CannotExchange, exchange
-from orchestrator.manifest import MANIFEST, Manifest
-from orchestrator.quiet import Watch, watching
-from orchestrator.schemas import TABLES
-from orchestrator.store import PACKED, SUFFIX, Store, encoded, joined
-from orchestrator.table_lock import table_lock
+from orchestrator.storage import durable
+from orchestrator.storage.exchange import CannotExchange, exchange
+from orchestrator.storage.manifest import MANIFEST, Manifest
+from orchestrator.storage.quiet import Watch, watching
+from orchestrator.storage.schemas import TABLES
+from orchestrator.storage.store import PACKED, SUFFIX, Store, encoded, joined
+from orchestrator.storage.table_lock import table_lock
 
 ROWS = 2_000_000  # of a packed part, about; one that has half of it is left as it is
 PATIENCE = 30.0  # seconds to look for a moment at which no reader is disturbed; then the table stays as it is

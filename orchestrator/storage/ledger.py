@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from orchestrator.lifecycle import ENDED
-from orchestrator.schemas import TABLES
-from orchestrator.store import Store
+from orchestrator.storage.schemas import TABLES
+from orchestrator.storage.store import Store
 from orchestrator.told import Row
 
 INTERVAL = 0.25  # seconds that a record may wait for others to share its part
