@@ -15,6 +15,7 @@ ENDED = "ended"  # its evidence says how the training of a trial ended
 REPEAT = "repeat"  # a configuration was suggested again; its evidence holds the suggestion
 DEGENERATE_AT_RUNG = "rung:degenerate"
 RETRY = "retry"
+NODE_LOST = "node lost"
 OUT_OF_MEMORY = "out of memory"  # batches are trained in parts from then on; its evidence says in how many
 SILENT = "no report in"  # how the evidence of a `retry` begins when a worker was ended for its silence
 

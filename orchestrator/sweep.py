@@ -154,11 +154,11 @@ class Sweep:
             self._settle(record)
         self.ledger.flush_if_due()
 
-    def retried(self, plan: Plan, why: str) -> None:
+    def retried(self, plan: Plan, why: str, kind: str = RETRY) -> None:
         """Note that a worker had to be replaced."""
-        record, row = self.records[plan.trial_id], event(plan.trial_id, RETRY, why)
+        record, row = self.records[plan.trial_id], event(plan.trial_id, kind, why)
         record.hangs += why.startswith(SILENT)
-        self._note(record, [("events", key_of(plan.trial_id, RETRY, row["at"]), [row])])
+        self._note(record, [("events", key_of(plan.trial_id, kind, row["at"]), [row])])
 
     def told(self, plan: Plan) -> Told:
         """The records of a trial that its next worker must know: what is on record of its rungs."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
-from orchestrator.cluster.trainable import Orders, Report
-from orchestrator.lifecycle import SILENT
+from orchestrator.cluster.trainable import DEATHS, Orders, Report
+from orchestrator.lifecycle import NODE_LOST, SILENT
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.records import Record
@@ -18,7 +18,7 @@ from orchestrator.storage.driver_lock import Held
 from orchestrator.sweep import REPEATS_IN_A_ROW, Sweep
 from orchestrator.told import told_to_json
 
-WORKER_DEATHS = 3  # how often a trial's worker may die before the trial has failed
+MOST_RESTARTS = 30  # of a trial's worker, for whatever reason: nodes may go and come all the time
 QUEUE_PER_EVALUATOR = 16  # assignments waiting, above which no new trial is begun
 SHOWN_EVERY = 1.0  # seconds between two looks for the best trial
 
@@ -44,6 +44,7 @@ class Desk:
         self.sweep, self.pool, self.splits, self.progress, self.held = sweep, pool, splits, progress, held
         self.stage, self.one_by_one, self.deadline = stage, one_by_one, deadline
         self.is_over = False
+        self._deaths = Counter[str]()
         self._looked = 0.0
         self._best = ""
         self._finalists = deque(sweep.finalists() if stage == "finalist" else [])
@@ -73,7 +74,7 @@ class Desk:
     def ended(self, plan: Plan, report: Report | None) -> None:
         """A trial's training is over; `report` is its last one, None when its worker died too often."""
         if report is None or report.reached is None:
-            error = report.error if report else f"its worker died more than {WORKER_DEATHS} times"
+            error = report.error if report else f"its worker was lost more than {MOST_RESTARTS} times"
             self.sweep.ended(plan, "failed", error, {})
         elif report.reached.is_top:
             self.reached(plan, report.reached)  # Tune does not show its scheduler the last result of a trial
@@ -101,17 +102,22 @@ class Desk:
 
     def orders(self, plan: Plan) -> Orders:
         """What a worker must know to take up a trial where it is."""
-        return Orders(plan, told_to_json(self.sweep.told(plan)), self.sweep.records[plan.trial_id].hangs)
+        told, hangs = told_to_json(self.sweep.told(plan)), self.sweep.records[plan.trial_id].hangs
+        return Orders(plan, told, hangs, self._deaths[plan.trial_id])
 
     def silent(self, plan: Plan, seconds: float) -> None:
         """A trial's worker went without a report for too long and was ended; Tune starts the trial again."""
         self.sweep.retried(plan, f"{SILENT} {seconds:g} s")
 
-    def died(self, plan: Plan, times: int) -> None:
+    def died(self, plan: Plan) -> None:
         """A trial's worker died, and another will take up the trial."""
-        self.sweep.retried(
-            plan, f"its worker died ({times} of at most {WORKER_DEATHS} times); it goes on from its checkpoint"
-        )
+        self._deaths[plan.trial_id] += 1
+        times = f"{self._deaths[plan.trial_id]} of at most {DEATHS} times"
+        self.sweep.retried(plan, f"its worker died ({times}); it goes on from its checkpoint")
+
+    def lost(self, plan: Plan) -> None:
+        """A trial's node was lost, which does not count against the trial: another will take it up."""
+        self.sweep.retried(plan, "its node was lost; it goes on from its checkpoint", NODE_LOST)
 
     def _choose(self) -> Plan | None:
         if self.stage == "search":

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 
 from orchestrator.cluster.allocation import Allocation, allocate
-from orchestrator.cluster.desk import WORKER_DEATHS, Desk
+from orchestrator.cluster.desk import MOST_RESTARTS, Desk
 from orchestrator.cluster.evaluators import EvaluatorPool
 from orchestrator.cluster.nodes import refuse_other_code, refuse_unshared
 from orchestrator.cluster.places import reserved
@@ -147,7 +147,7 @@ def _fit(desk: Desk, bench: Bench, allocation: Allocation) -> None:
             run_config=RunConfig(
                 name=desk.stage,
                 storage_path=scratch,
-                failure_config=FailureConfig(max_failures=WORKER_DEATHS),
+                failure_config=FailureConfig(max_failures=MOST_RESTARTS),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[DeskCallback(desk, plans, desk.sweep.spec.resources.trial.time_limit)],
                 verbose=0,

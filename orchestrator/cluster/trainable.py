@@ -16,10 +16,15 @@ from orchestrator.told import told_from_json, told_to_json
 from orchestrator.work import Trains, Work
 
 HANGS = 2  # how often a trial's worker may be ended for its silence before the trial has failed
+DEATHS = 3  # how often it may die, its node living on, before the trial has failed
 
 
 class TrialHung(RuntimeError):
     """A trial whose worker was ended for its silence as often as is allowed."""
+
+
+class TrialDied(RuntimeError):
+    """A trial whose workers died more often than is allowed."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,20 @@ class Bench:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is told of a trial: its plan, what the store has of it, how often it was ended for its silence."""
+    """What a worker is told of a trial: its plan, what the store has of it, how often workers hung and died with it."""
 
     plan: Plan
     told: str = "[]"
     hangs: int = 0
+    deaths: int = 0
 
     def to_config(self) -> dict[str, Any]:
-        return {"id": self.plan.trial_id, "plan": self.plan.to_json(), "told": self.told, "hangs": self.hangs}
+        counts = {"hangs": self.hangs, "deaths": self.deaths}
+        return {"id": self.plan.trial_id, "plan": self.plan.to_json(), "told": self.told, **counts}
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Orders:
-        return cls(Plan.from_json(config["plan"]), config["told"], config["hangs"])
+        return cls(Plan.from_json(config["plan"]), config["told"], config["hangs"], config["deaths"])
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ class TrialActor(tune.Trainable):
         orders = Orders.of(self.config)
         if orders.hangs >= HANGS:
             raise TrialHung(f"no report in the time it has, {orders.hangs} times")
+        if orders.deaths > DEATHS:
+            raise TrialDied(f"its worker died more than {DEATHS} times")
         reference = self._bench.data[orders.plan.cell]
         told = told_from_json(orders.told)
         return self._bench.work.trainer(orders.plan, told, lambda: ray.get(reference), bool(ray.get_gpu_ids()))

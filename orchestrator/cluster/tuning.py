@@ -15,6 +15,8 @@ from orchestrator.cluster.desk import Desk
 from orchestrator.cluster.trainable import Report
 from orchestrator.plan import Plan
 
+NODE_MOMENTS = 30.0  # seconds after the loss of a node in which workers may die of it
+
 
 class DeskSearcher(Searcher):
     """Tune asks it for trials and tells it when they end. Ids are ours; Tune's random ones are mapped to plans."""
@@ -67,6 +69,8 @@ class DeskCallback(Callback):
 
     def __init__(self, desk: Desk, plans: dict[str, Plan], time_limit: float) -> None:
         self._desk, self._plans, self._time_limit = desk, plans, time_limit
+        self._dead_nodes: set[str] = set()
+        self._lost_at = float("-inf")
         self._heard: dict[str, tuple[Trial, float]] = {}  # the trials in training, each with its last sign of life
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
@@ -92,8 +96,19 @@ class DeskCallback(Callback):
         """A worker died and Tune will start the trial again: the next one must know what was recorded since."""
         plan = self._plans[trial.trial_id]
         self._heard.pop(trial.trial_id, None)
-        self._desk.died(plan, trial.num_failures)
+        if self._has_lost_a_node():
+            self._desk.lost(plan)
+        else:
+            self._desk.died(plan)
         trial.config.update(self._desk.orders(plan).to_config())
+
+    def _has_lost_a_node(self) -> bool:
+        """Whether a node died in the last moments: Ray does not say of a worker whether its node went with it."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        dead = {node["NodeID"] for node in nodes if not node["Alive"]}
+        if dead - self._dead_nodes:
+            self._dead_nodes, self._lost_at = dead, time.monotonic()
+        return time.monotonic() - self._lost_at < NODE_MOMENTS
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
