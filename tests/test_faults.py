@@ -88,6 +88,7 @@ def test_a_trial_whose_worker_always_dies_is_a_failed_row_and_the_sweep_goes_on(
     assert "died more than" in trials.query("status == 'failed'")["error"].iloc[0]
 
 
+@pytest.mark.parity
 def test_a_trial_that_always_hangs_is_tried_once_more_and_then_a_failed_row(
     tmp_path: Path,
 ) -> None:
