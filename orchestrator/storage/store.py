@@ -109,7 +109,7 @@ class Store:
         if holder == key:
             self._put(_checked_table(table), checked_key(key), encoded(part))
             return
-        records = split(self._load(f"{table}/{holder}{SUFFIX}"))
+        records = self._split(table, holder)
         self._put(table, holder, encoded(joined([(name, part if name == key else old) for name, old in records])))
 
     def note_conflict(self, table: str, key: str, recorded: pa.Table, refused: pa.Table) -> None:
@@ -143,8 +143,7 @@ class Store:
         holder = self.index(table).get(key)
         if holder is None:
             return None
-        part = self._load(f"{table}/{holder}{SUFFIX}")
-        return part if holder == key else dict(split(part))[key]
+        return self._load(f"{table}/{holder}{SUFFIX}") if holder == key else dict(self._split(table, holder))[key]
 
     def names(self, table: str) -> list[str]:
         """The names of the parts with rows, sorted; what a manifest says is packed elsewhere is left out."""
@@ -162,8 +161,8 @@ class Store:
 
     def records(self, table: str, name: str) -> list[tuple[str, pa.Table]]:
         """The records that a part holds, by key, all of the schema that the table has now."""
-        whole = self._load(f"{table}/{name}{SUFFIX}")
-        parts = split(whole) if name.startswith((GROUP, PACKED)) else [(name, whole)]
+        is_group = name.startswith((GROUP, PACKED))
+        parts = self._split(table, name) if is_group else [(name, self._load(f"{table}/{name}{SUFFIX}"))]
         schema = self._schema_on_record(table) or schema_of(table, self.param_columns)
         return [(key, _widened(part, schema)) for key, part in parts]
 
@@ -215,6 +214,12 @@ class Store:
             schema = self._surely([name], lambda: pq.read_schema(path, filesystem=filesystem))
             found: list[tuple[str, int]] = json.loads(schema.metadata[RECORDS])
             return found
+
+    def _split(self, table: str, name: str) -> list[tuple[str, pa.Table]]:
+        """The records of a group."""
+        whole = self._load(f"{table}/{name}{SUFFIX}")
+        with _damage(f"{self.root}/{table}/{name}{SUFFIX}"):
+            return split(whole)
 
     def _load(self, name: str) -> pa.Table:
         with _damage(f"{self.root}/{name}"):
