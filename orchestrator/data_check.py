@@ -17,6 +17,7 @@ from orchestrator.splits import Split, count_test
 from orchestrator.wording import shown
 
 MOST_PARAMETERS = 10**11  # of one network: 400 GB before the first gradient
+_FEW_PARAMETERS = 10**6  # up to which a network is built for real
 _MOST_NETWORKS = 24  # of a cell that are tried; building one takes a hundredth of a second
 _CPU = torch.device("cpu")
 
@@ -61,14 +62,23 @@ def _problems(spec: Spec, cell: Cell, train: Split, validation: Split) -> Iterat
 
 
 def _network_problem(block: Mapping[str, Any], channels: int, size: int, classes: int) -> str | None:
-    """Why a network cannot take such images, if so: found on a device that has shapes and no numbers."""
+    """Why a network cannot take such images, if so.
+
+    A large one is tried on a device that has shapes and no numbers, for which torch loads more than a second's modules.
+    """
     try:
-        with torch.device("meta"), seeded(0, _CPU), torch.no_grad():
-            model = make(NETWORKS, block)(channels, size, classes).eval()
+        with seeded(0, _CPU), torch.no_grad():
+            with torch.device("meta"):
+                model = make(NETWORKS, block)(channels, size, classes).eval()
             parameters = sum(parameter.numel() for parameter in model.parameters())
             if parameters > MOST_PARAMETERS:
                 return f"must have at most {MOST_PARAMETERS:.0e} parameters, got {parameters:.1e}"
-            logits = model(torch.empty(2, channels, size, size))
+            if parameters <= _FEW_PARAMETERS:
+                model = make(NETWORKS, block)(channels, size, classes).eval()
+                logits = model(torch.zeros(2, channels, size, size))
+            else:
+                with torch.device("meta"):
+                    logits = model(torch.empty(2, channels, size, size))
     except NotImplementedError:
         return None  # a plugin's, which looks at numbers: known when it is trained
     except (RuntimeError, ValueError, TypeError) as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from orchestrator.datasets.dataset import Images, Labels
 
@@ -26,15 +25,21 @@ class Digits:
     default_root: ClassVar[str | None] = None
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
-        bunch = load_digits()
+        bunch = _load()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # [N, 8, 8] -> [N, 1, 8, 8]
         labels = bunch.target.astype(np.int64)
         rows = _is_test(labels) == (split == "test")
         return images[rows], labels[rows]
 
     def count(self, root: Path | None, split: str) -> int:
-        is_test = _is_test(load_digits().target)
+        is_test = _is_test(_load().target)
         return int((is_test == (split == "test")).sum())
+
+
+def _load() -> Any:
+    from sklearn.datasets import load_digits  # here, since it takes a second that no worker of a sweep should wait
+
+    return load_digits()
 
 
 def _is_test(labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

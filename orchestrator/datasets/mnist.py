@@ -1,4 +1,7 @@
-"""MNIST from its four original files, in the folders torchvision uses."""
+"""MNIST from its four original files, in the folders torchvision uses.
+
+torchvision is imported where files are read: it takes seconds, and the workers of a sweep read none.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torchvision.datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
-
 from orchestrator.datasets.dataset import Images, Labels
 from orchestrator.errors import UserError
 
+FOLDER = "MNIST"
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -30,9 +31,10 @@ class Mnist:
 
     name: ClassVar[str] = "mnist"
     default_root: ClassVar[str | None] = "~/data"
-    source: ClassVar[Any] = torchvision.datasets.MNIST
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
         images_path, labels_path = self._paths(root, split)
         return _read(images_path, read_image_file).numpy()[:, None], _read(labels_path, read_label_file).numpy()
 
@@ -43,22 +45,24 @@ class Mnist:
     def _paths(self, root: Path | None, split: str) -> list[Path]:
         """The files of a split, which are there."""
         if root is None:
-            raise UserError(f"dataset.root: {self.name} needs the folder that holds {self.source.__name__}/raw")
-        paths = [root / self.source.__name__ / "raw" / file for file in FILES[split]]
+            raise UserError(f"dataset.root: {self.name} needs the folder that holds {FOLDER}/raw")
+        paths = [root / FOLDER / "raw" / file for file in FILES[split]]
         missing = [path for path in paths if not path.is_file()]
         if missing and self.download:
             self._download(root)
         elif missing:
             raise UserError(
-                f"dataset.root: {missing[0]} is not there. Put the four unzipped {self.source.__name__} files into "
+                f"dataset.root: {missing[0]} is not there. Put the four unzipped {FOLDER} files into "
                 f"{paths[0].parent}, or say `download: true` in the dataset block, or name in `root` the folder in "
-                f"which {self.source.__name__}/raw lies"
+                f"which {FOLDER}/raw lies"
             )
         return paths
 
     def _download(self, root: Path) -> None:
+        from torchvision.datasets import MNIST
+
         try:
-            self.source(str(root), download=True)
+            MNIST(str(root), download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(f"dataset.download: could not fetch {self.name} into {root}: {error}") from error
 
