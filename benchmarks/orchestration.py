@@ -82,15 +82,14 @@ def overlap(given: argparse.Namespace) -> None:
 
 
 def slots(given: argparse.Namespace) -> None:
-    """Sleeping work on more and more slots, from the first trial's start to the last one's end."""
-    seconds, rounds = 20.0, 3
+    """Sleeping work on more and more slots, between the moment when all are up and the one when trials run out."""
+    seconds, rounds = 10.0, 8
     for workers in given.slots:
         trials = workers * rounds
         found = in_process(side="ours", trials=trials, workers=workers, train=seconds)
-        efficiency = rounds * seconds / found["training_seconds"]
         print(
-            f"slots, {workers}: {trials} trials of {seconds:g} s in {found['training_seconds']:.1f} s: "
-            f"efficiency {efficiency:.1%}",
+            f"slots, {workers}: {trials} trials of {seconds:g} s, all slots up for {found['all_up_seconds']:.1f} s: "
+            f"{found['busy_share']:.1%} of that spent on work",
             flush=True,
         )
 
@@ -176,11 +175,21 @@ def ours(folder: Path, trials: int, workers: int, train: float, attack: float) -
     rows = run.trials()
     assert len(rows) == rows["trial_id"].nunique() == trials, f"{len(rows)} rows of {trials} trials"
     assert (rows["status"] == "completed").all()
-    events = run.events()
-    at = {kind: events.loc[events["kind"] == kind, "at"] for kind in ("training started", "training ended")}
-    training = (at["training ended"].max() - at["training started"].min()).total_seconds()
     busy = (rows["finished_at"].max() - rows["started_at"].min()).total_seconds()
-    return {"seconds": seconds, "grown_mb": grown, "training_seconds": training, "busy_seconds": busy}
+    return {"seconds": seconds, "grown_mb": grown, "busy_seconds": busy, **utilization(run.events(), workers)}
+
+
+def utilization(events: Any, workers: int) -> dict[str, float]:
+    """What share of their time the slots worked, from when all were up to when one had no next trial."""
+    spans = events[events["kind"].isin(["training started", "training ended"])]
+    spans = spans.pivot_table(index="trial_id", columns="kind", values="at", aggfunc="first").sort_values(
+        "training started"
+    )
+    began, ended = spans["training started"], spans["training ended"]
+    first, last = began.iloc[workers - 1], ended.sort_values().iloc[len(ended) - workers]
+    length = (last - first).total_seconds()
+    inside = (ended.clip(upper=last) - began.clip(lower=first)).dt.total_seconds().clip(lower=0)
+    return {"all_up_seconds": length, "busy_share": inside.sum() / (workers * length)}
 
 
 def resident_mb() -> float:

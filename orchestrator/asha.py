@@ -7,9 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from orchestrator.fronts import front_order
+from orchestrator.growing_fronts import GrowingFronts
 
 
 @dataclass
@@ -17,28 +15,32 @@ class Rung:
     """The objectives of the trials that were seen at a rung, by id; larger is better."""
 
     figures: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    _sorted: list[float] = field(default_factory=list)  # of a single objective, turned so that the best is first
+    _numbers: dict[str, int] = field(default_factory=dict)  # in the order in which they were first seen
+    _sorted: list[tuple[float, int]] = field(default_factory=list)  # of one objective: loss and number, best first
+    _fronts: GrowingFronts | None = None  # of several
 
     def record(self, trial_id: str, values: tuple[float, ...]) -> None:
         if self.figures.get(trial_id) == values:
             return
+        is_new = trial_id not in self.figures
+        number = self._numbers.setdefault(trial_id, len(self._numbers))
         if len(values) == 1:
-            if trial_id in self.figures:
-                del self._sorted[bisect.bisect_left(self._sorted, _loss(self.figures[trial_id]))]
-            bisect.insort(self._sorted, _loss(values))
+            if not is_new:
+                self._sorted.remove((_loss(self.figures[trial_id]), number))
+            bisect.insort(self._sorted, (_loss(values), number))
         self.figures[trial_id] = values
+        if len(values) > 1:
+            self._fronts = self._fronts if is_new else None
+            for added in [values] if self._fronts else self.figures.values():
+                self._fronts = self._fronts or GrowingFronts(len(values))
+                self._fronts.add(added)
 
     def place(self, trial_id: str) -> int:
         """How many are before a trial; of equals the first seen is the first."""
-        values = self.figures[trial_id]
-        if len(values) > 1:
-            order = front_order(np.array(list(self.figures.values()), dtype=float))
-            return list(order).index(list(self.figures).index(trial_id))
-        before = bisect.bisect_left(self._sorted, _loss(values))
-        if before + 1 == bisect.bisect_right(self._sorted, _loss(values)):
-            return before
-        equals = [name for name, other in self.figures.items() if _loss(other) == _loss(values)]
-        return before + equals.index(trial_id)
+        number = self._numbers[trial_id]
+        if self._fronts is not None:
+            return self._fronts.place(number)
+        return bisect.bisect_left(self._sorted, (_loss(self.figures[trial_id]), number))
 
 
 def _loss(values: tuple[float, ...]) -> float:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.errors import UserError
+from orchestrator.errors import SweepStopped, UserError
 from orchestrator.shadowing import refuse_foreign_packages
 from orchestrator.storage.patience import StoreLost
 
@@ -190,6 +190,9 @@ def main() -> None:
         raise SystemExit(WRONG) from None
     except StoreLost as error:
         _complain(f"{error}\nWhat was finished is kept; when the store is back, the same command goes on.")
+        raise SystemExit(FAILED) from None
+    except SweepStopped as error:
+        _complain(f"{error}\nWhat was finished is kept; the same command goes on.")
         raise SystemExit(FAILED) from None
 
 

@@ -15,6 +15,10 @@ class SpecError(UserError, ValueError):
     """A spec, or a block of settings, that cannot be run as it is written; one line per problem."""
 
 
+class SweepStopped(Exception):
+    """A sweep that cannot go on for now, whoever's fault it is: what was finished is kept."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong at one place of a spec."""

@@ -22,12 +22,33 @@ def non_dominated_rank(values: Floats) -> Places:
 
 
 def crowding_distance(values: Floats) -> Floats:
-    """How lonely each point is in its front: the ends infinite, else the gaps to its neighbours, summed. -> [n]"""
-    points, rank = _known(values), non_dominated_rank(values)
+    """The `crowding` of each point in its front. [n, m] -> [n]"""
+    return _crowding_in(_known(values), non_dominated_rank(values))
+
+
+def _crowding_in(points: Floats, rank: Places) -> Floats:
     distance = np.zeros(len(points))
     for front in range(rank.max(initial=-1) + 1):
         members = np.flatnonzero(rank == front)
-        distance[members] = _crowding(points[members])
+        distance[members] = crowding(points[members])
+    return distance
+
+
+def crowding(points: Floats) -> Floats:
+    """How lonely each point of one front is: the ends infinite, else the gaps to its neighbours, summed. [n, m] -> [n]
+
+    An objective in which all are equal says nothing; infinite figures are put at the nearest finite one, so that gaps
+    stay numbers.
+    """
+    distance = np.zeros(len(points))
+    for objective in points.T:
+        finite = objective[np.isfinite(objective)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        if low < high:
+            order = np.argsort(objective, kind="stable")
+            line = np.clip(objective[order], low, high)
+            distance[order[[0, -1]]] = np.inf
+            distance[order[1:-1]] += (line[2:] - line[:-2]) / (high - low)
     return distance
 
 
@@ -36,7 +57,8 @@ def front_order(values: Floats) -> Places:
 
     With one objective this is its order.
     """
-    rank, distance = non_dominated_rank(values), crowding_distance(values)
+    rank = non_dominated_rank(values)
+    distance = _crowding_in(_known(values), rank)
     return np.lexsort((np.arange(len(rank)), -distance, rank)).astype(np.int64)
 
 
@@ -111,18 +133,3 @@ def _rank_pairs(points: Floats) -> Places:
         else:
             worst_first[front] = second
     return rank
-
-
-def _crowding(points: Floats) -> Floats:
-    """Within one front. An objective in which all are equal says nothing; infinite figures are put at the nearest
-    finite one, so that gaps stay numbers."""
-    distance = np.zeros(len(points))
-    for objective in points.T:
-        finite = objective[np.isfinite(objective)]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
-        if low < high:
-            order = np.argsort(objective, kind="stable")
-            line = np.clip(objective[order], low, high)
-            distance[order[[0, -1]]] = np.inf
-            distance[order[1:-1]] += (line[2:] - line[:-2]) / (high - low)
-    return distance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -54,8 +55,10 @@ class Goals:
         """
         broken = [sum(max(0.0, excess) for excess in self.violations(figures).values()) for figures in found]
         chosen: list[int] = []
-        for excess in sorted(set(broken)):
-            places = [place for place in range(len(found)) if broken[place] == excess]
+        for _, group in groupby(sorted(range(len(found)), key=broken.__getitem__), key=broken.__getitem__):
+            if len(chosen) >= count:
+                break
+            places = list(group)
             gains = np.array([self.gains(found[place]) for place in places])
             chosen += [places[place] for place in spread(gains, count - len(chosen))]
         return chosen

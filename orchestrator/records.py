@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -68,6 +68,22 @@ def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
         if record.plan.trial_id in broken and record.ended and record.ended["status"] in ("completed", "pruned"):
             record.reopened, record.ended = record.ended, None
     return records, repeats
+
+
+def suggestions(records: Mapping[str, Record], repeats: Iterable[Repeat]) -> list[tuple[Asked, Record]]:
+    """Every recorded suggestion of the search with its trial, in order of number."""
+    searched = {trial_id: record for trial_id, record in records.items() if record.plan.stage == "search"}
+    asks = [(record.asked, record) for record in searched.values()]
+    asks += [(repeat.asked, searched[repeat.trial_id]) for repeat in repeats if repeat.trial_id in searched]
+    return sorted(asks, key=lambda pair: pair[0].number)
+
+
+def is_lacking(asks: Iterable[tuple[Asked, Record]]) -> bool:
+    """Whether suggestions were lost with a damaged part: their numbers are missing."""
+    numbers: dict[str, list[int]] = {}
+    for asked, record in asks:
+        numbers.setdefault(record.plan.cell, []).append(asked.number)
+    return any(found != list(range(len(found))) for found in numbers.values())
 
 
 def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:

@@ -12,21 +12,20 @@ from typing import Any
 from orchestrator.asha import SuccessiveHalving
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
-from orchestrator.holes import text_of
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, event, key_of
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
-from orchestrator.records import Record, Repeat, asked_to_json, read_records
-from orchestrator.rundir import provenance
+from orchestrator.recorder import Recorder
+from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.search import Asked, Outcome, Study
+from orchestrator.space import Configuration
 from orchestrator.spec import Cell, Spec, evaluation_sizes
+from orchestrator.storage import checkpoints
 from orchestrator.storage.ledger import Ledger
-from orchestrator.storage.schemas import PARAM
 from orchestrator.storage.store import Store
 from orchestrator.told import Told, rows_for
-from orchestrator.trials_view import figures, trial_row
 
 REPEATS_IN_A_ROW = 20  # known configurations suggested one after the other, after which a cell's search ends
 
@@ -49,16 +48,17 @@ class Sweep:
     def __init__(self, spec: Spec, store: Store, sizes: Mapping[str, Sizes], ledger: Ledger | None = None) -> None:
         self.spec, self.store, self.sizes = spec, store, dict(sizes)
         self.ledger = ledger or Ledger(store)
-        self._provenance = provenance(store)
+        self.recorder = Recorder(spec, store, self.ledger)
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self.records, repeats = read_records(store)
-        if self._lacks_asks(repeats):
+        if is_lacking(suggestions(self.records, repeats)):
             self._ask_again(repeats)
             self.records, repeats = read_records(store)
             self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
+        self._reopen_without_checkpoint()
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
         self._numbers: dict[str, list[int]] = {}
@@ -83,17 +83,20 @@ class Sweep:
         return None
 
     def finalists(self) -> list[Plan]:
-        """The finalist trials that have not ended: the best of each cell, once per fresh seed."""
-        test, plans = self.spec.evaluation.test, []
+        """The finalist trials that have not ended: those that were begun, and the best of each cell per fresh seed."""
+        records = [record for record in self.records.values() if record.plan.stage == "finalist"]
+        plans, test = [record.plan for record in records if record.ended is None], self.spec.evaluation.test
         for name in self.cells:
             for place, record in enumerate(self.best(name, test.finalists)):
                 for turn in range(test.seeds):
-                    plans.append(record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn))
-        for plan in plans:
-            if plan.trial_id not in self.records:
-                self._record_ask(plan, Asked(plan.number, {}, {}, {}))
-        self.ledger.flush("asks")
-        return [plan for plan in plans if self.records[plan.trial_id].ended is None]
+                    plan = record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn)
+                    plans += [plan] if plan.trial_id not in self.records else []
+        return plans
+
+    def begin_finalist(self, plan: Plan) -> None:
+        """Note that a finalist is to be trained now: from then on it is finished, even if others overtake it."""
+        if plan.trial_id not in self.records:
+            self._note_ask(plan, Asked(plan.number, {}, {}, {}))
 
     def best(self, cell: str, count: int) -> list[Record]:
         """The best completed search trials of a cell, at most `count`, best first; degenerate models are left out."""
@@ -121,7 +124,7 @@ class Sweep:
     def reached(self, plan: Plan, reached: Reached) -> bool:
         """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
         record = self.records[plan.trial_id]
-        self._note(record, reached.told)
+        self.recorder.note(record, reached.told)
         self._note_earlier_rungs(record, reached)
         record.rungs[reached.epoch] = reached.metrics
         if reached.is_degenerate:
@@ -148,7 +151,7 @@ class Sweep:
             "started_at": record.asked_at.isoformat(), **facts,
         }  # fmt: skip
         row = event(plan.trial_id, ENDED, record.ended)
-        self._note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
+        self.recorder.note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
         self._count(record)
         if status != "completed":
             self._settle(record)
@@ -158,7 +161,7 @@ class Sweep:
         """Note that a worker had to be replaced."""
         record, row = self.records[plan.trial_id], event(plan.trial_id, kind, why)
         record.hangs += why.startswith(SILENT)
-        self._note(record, [("events", key_of(plan.trial_id, kind, row["at"]), [row])])
+        self.recorder.note(record, [("events", key_of(plan.trial_id, kind, row["at"]), [row])])
 
     def told(self, plan: Plan) -> Told:
         """The records of a trial that its next worker must know: what is on record of its rungs."""
@@ -170,7 +173,7 @@ class Sweep:
         if found is None:
             self.ended(record.plan, "failed", error, self._facts(record))
             return
-        self._note(record, found.told)
+        self.recorder.note(record, found.told)
         record.evaluations[assignment.measurement.evaluation] = dict(found.metrics)
         record.figures[assignment.measurement.evaluation] = dict(found.figures)
         record.is_degenerate = record.is_degenerate or found.is_degenerate
@@ -211,10 +214,9 @@ class Sweep:
         """The trials of a stage by state: running, evaluating, completed, pruned, failed."""
         return self._states[stage]
 
-    def total(self, stage: str) -> int:
-        """How many trials a stage will have had in the end, as far as is known now."""
-        if stage == "finalist":
-            return self.counts(stage).total()
+    @property
+    def total(self) -> int:
+        """How many search trials there will have been in the end, as far as is known now."""
         wanted, asked = self.spec.search.trials, self._asked
         return sum(asked[name] if name in self.exhausted else max(asked[name], wanted) for name in self.cells)
 
@@ -248,28 +250,35 @@ class Sweep:
     def _ask(self, cell: Cell) -> Plan | None:
         """A new trial of a cell; None when the suggestion was a repeat, which is recorded and told again."""
         asked, configuration = self.studies[cell.name].ask()
-        by_threat = "threat" in self.spec.matrix
-        plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, asked.number, by_threat)
-        if plan.trial_id in self.records and self.records[plan.trial_id].plan.cell != cell.name:
-            plan = plan.as_twin()  # another cell has it: each study must have a trial of its own
+        plan = self._plan(cell, configuration, asked.number)
         self._numbers.setdefault(plan.trial_id, []).append(asked.number)
         if plan.trial_id not in self.records:
             self._repeats[cell.name] = 0
             self._asked[cell.name] += 1
-            self._record_ask(plan, asked)
-            self.ledger.flush("asks")
+            self._note_ask(plan, asked)
             return plan
         self._count_repeat(cell.name)
-        self._note_repeat(plan, asked)
+        self.recorder.repeated(plan, asked)
+        self.ledger.flush("events")  # before a later suggestion is on record: numbers have no gaps
         outcome = self._outcome(self.records[plan.trial_id])
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
         return None
 
-    def _note_repeat(self, plan: Plan, asked: Asked) -> None:
-        now, evidence = datetime.now(UTC), {"number": asked.number, **asked_to_json(asked)}
-        row = event(plan.trial_id, REPEAT, evidence, at=now)
-        self.ledger.append("events", key_of(plan.trial_id, REPEAT, now), [row])
+    def _plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
+        by_threat = "threat" in self.spec.matrix
+        plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, number, by_threat)
+        known = self.records.get(plan.trial_id)
+        if known is None or known.plan.cell == cell.name:
+            return plan
+        return plan.as_twin()  # another cell has it: each study must have a trial of its own
+
+    def _note_ask(self, plan: Plan, asked: Asked) -> None:
+        record = Record(plan, asked, datetime.now(UTC))
+        self.records[plan.trial_id] = record
+        self._count(record)
+        self.recorder.asked(record)
+        self.ledger.flush("asks")
 
     def _count_repeat(self, cell: str) -> None:
         self._repeats[cell] += 1
@@ -286,27 +295,20 @@ class Sweep:
                     f"(fingerprint {sizes.fingerprint[:12]}, was {plan.fingerprint[:12]}): give the sweep another name"
                 )
 
+    def _reopen_without_checkpoint(self) -> None:
+        """Train again what was trained and not evaluated, and whose checkpoint is damaged or lost."""
+        for record in self.records.values():
+            if self.state(record) == "evaluating":
+                assert record.ended is not None
+                name = record.ended["checkpoint"]
+                if name is not None and not checkpoints.is_sound(self.store.files, name):
+                    record.reopened, record.ended = record.ended, None
+
     def _write_missing_rows(self) -> None:
         """The rows of trials that were over when an earlier driver died before it had written them."""
         for record in self.records.values():
-            trial_id = record.plan.trial_id
-            if self.state(record) in ("completed", "pruned", "failed") and not self.ledger.has("trials", trial_id):
-                record.figures = self._recorded_figures(record)
-                self.write_row(record)
-
-    def _recorded_figures(self, record: Record) -> dict[str, Any]:
-        """The figures of every evaluation of a trial, from the rows of its examples."""
-        if not record.evaluations:
-            return {}
-        attacks, examples = (self.store.read_trial(table, record.plan.trial_id) for table in ("attacks", "examples"))
-        eps = record.plan.threat["eps"]
-        return {name: figures(attacks, examples, name, eps) for name in record.evaluations}
-
-    def _record_ask(self, plan: Plan, asked: Asked) -> None:
-        record = Record(plan, asked, datetime.now(UTC))
-        self.records[plan.trial_id] = record
-        self._count(record)
-        self.ledger.append("asks", plan.trial_id, [self._ask_row(record)])
+            if self.state(record) in ("completed", "pruned", "failed"):
+                self.recorder.over_before(record)
 
     def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
         """Rungs that a checkpoint knew of and the store did not: a driver died before it had written them."""
@@ -321,47 +323,16 @@ class Sweep:
                 if record.plan.stage == "search":
                     self._compare(record, epoch)
 
-    def _note(self, record: Record, told: Told) -> None:
-        """Have records written that the store does not have yet, and know of them until the trial's row is written."""
-        known = {(table, key) for table, key, _ in record.told}
-        for entry in told:
-            self.ledger.append(*entry)
-            if entry[:2] not in known:
-                record.told.append(entry)
-
-    def _ask_row(self, record: Record) -> dict[str, Any]:
-        plan = record.plan
-        return {
-            "trial_id": plan.trial_id, "number": plan.number, "cell": plan.cell, "config_json": plan.to_json(),
-            "asked_at": record.asked_at, **asked_to_json(record.asked),
-        }  # fmt: skip
-
     def _settle(self, record: Record) -> None:
         """A trial is over: tell its study, every time it was suggested, and write its row."""
         outcome = self._outcome(record)
         if record.plan.stage == "search" and outcome is not None:
             for number in self._numbers[record.plan.trial_id]:
                 self.studies[record.plan.cell].tell(number, outcome)
-        self.write_row(record)
-
-    def write_row(self, record: Record) -> None:
-        """Derive the trial's row of `trials` from its rows of the other tables, unless it is written."""
-        if self.ledger.has("trials", record.plan.trial_id):
-            record.told = []
-            return
-        epochs, attacks, events = (rows_for(record.told, table) for table in ("epochs", "attacks", "events"))
-        row = trial_row(self._ask_row(record), epochs, attacks, events, record.figures)
-        row |= {"sweep": self.spec.name, **self._provenance, **self._text_settings(record)}
-        self.ledger.append("trials", record.plan.trial_id, [row])
-        record.told = []
-
-    def _text_settings(self, record: Record) -> dict[str, str]:
-        """Settings whose column is text because cells give the same path values of different types."""
-        columns = self.store.param_columns
-        return {PARAM + path: text_of(value) for path, value in record.plan.params.items() if columns[path] == "string"}
+        self.recorder.over(record)
 
     def _compare(self, record: Record, epoch: int) -> None:
-        values = self.goals.gains(record.rungs[epoch] | self._facts(record))
+        values = self.goals.gains(self._facts(record) | record.rungs[epoch])
         self.halving.record(record.plan.cell, epoch, record.plan.trial_id, values, epoch in record.degenerate_rungs)
 
     def _outcome(self, record: Record) -> Outcome | None:
@@ -373,7 +344,7 @@ class Sweep:
             figures = self._figures(record)
             constraints = self.goals.violations(figures) | {"degenerate": float(record.is_degenerate)}
             return Outcome("completed", self.goals.values(figures), None, constraints)
-        known = {epoch: found | self._facts(record) for epoch, found in sorted(record.rungs.items())}
+        known = {epoch: self._facts(record) | found for epoch, found in sorted(record.rungs.items())}
         rungs = {epoch: self.goals.values(found)[0] for epoch, found in known.items() if self.goals.are_known(found)}
         return Outcome(state, None, rungs, {"degenerate": float(bool(record.degenerate_rungs & set(list(rungs)[-1:])))})
 
@@ -392,45 +363,29 @@ class Sweep:
             if name not in ("status", "error", "stage", "seed", "started_at")
         } | extra
 
-    def _asks(self, repeats: list[Repeat]) -> list[tuple[Asked, Record]]:
-        """Every recorded suggestion with its trial, in order of number."""
-        known = {record.plan.trial_id: record for record in self._searched()}
-        asks = [(record.asked, record) for record in known.values()]
-        asks += [(repeat.asked, known[repeat.trial_id]) for repeat in repeats if repeat.trial_id in known]
-        return sorted(asks, key=lambda pair: pair[0].number)
-
-    def _lacks_asks(self, repeats: list[Repeat]) -> bool:
-        """Whether suggestions were lost with a damaged part: their numbers are missing."""
-        numbers: dict[str, list[int]] = {}
-        for asked, record in self._asks(repeats):
-            numbers.setdefault(record.plan.cell, []).append(asked.number)
-        return any(found != list(range(len(found))) for found in numbers.values())
-
     def _ask_again(self, repeats: list[Repeat]) -> None:
         """Ask again for suggestions that were lost with a damaged part.
 
         The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
         where it does; what is on record of that trial is then found again.
         """
-        for asked, record in self._asks(repeats):
+        for asked, record in suggestions(self.records, repeats):
             cell, study = self.cells[record.plan.cell], self.studies[record.plan.cell]
             while study.asks < asked.number:
                 again, configuration = study.ask()
-                fingerprint, by_threat = self.sizes[cell.name].fingerprint, "threat" in self.spec.matrix
-                plan = Plan.of(cell, configuration, fingerprint, self.spec.seed, again.number, by_threat)
+                plan = self._plan(cell, configuration, again.number)
                 if plan.trial_id in self.records:
-                    self._note_repeat(plan, again)
+                    self.recorder.repeated(plan, again)
                 else:
                     just_before = record.asked_at - timedelta(microseconds=1 + asked.number - again.number)
-                    row = self._ask_row(Record(plan, again, just_before))
-                    self.ledger.append("asks", plan.trial_id, [row])
+                    self.recorder.asked(Record(plan, again, just_before))
             study.rebuild(asked, self._outcome(record))
         self.ledger.flush()
 
     def _rebuild(self, repeats: list[Repeat]) -> None:
         """Put every recorded suggestion back into its study, and every rung figure into its rung."""
         known = {record.plan.trial_id: record for record in self._searched()}
-        for asked, record in self._asks(repeats):
+        for asked, record in suggestions(self.records, repeats):
             plan = record.plan
             self.studies[plan.cell].rebuild(asked, self._outcome(record))
             numbers = self._numbers.setdefault(plan.trial_id, [])

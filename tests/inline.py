@@ -70,6 +70,8 @@ class Inline:
                 self._evaluate(assignment)
             finalists = self.sweep.finalists() if stage == "finalist" else []
             while self.left and (plan := finalists.pop(0) if finalists else self._next(stage)) is not None:
+                if stage == "finalist":
+                    self.sweep.begin_finalist(plan)
                 self._train(plan)
         self.sweep.ledger.flush()
         return self

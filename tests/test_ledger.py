@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.errors import UserError
 from orchestrator.lifecycle import ENDED, event
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.store import Store
@@ -101,6 +102,50 @@ def test_a_trial_s_end_comes_after_what_it_stands_for(store: Store, monkeypatch:
         ("asks", ["t"]), ("events", ["t.doubts"]), ("attacks", ["t.1"]), ("epochs", ["t.1"]),
         ("events", ["t.ended"]), ("trials", ["t"]),
     ]  # fmt: skip
+
+
+def test_a_flush_that_was_cut_off_after_its_part_was_written_doubles_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come during the sync of the directory; what the ledger is told in between goes along."""
+    ledger, write = Ledger(store, interval=1e9), Store.append_group
+
+    def cut_off(self: Store, *call: Any) -> None:
+        write(self, *call)
+        raise KeyboardInterrupt
+
+    ledger.append("epochs", "t.1", [epoch(1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "append_group", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.flush()
+    ledger.append("epochs", "t.2", [epoch(2)])
+    ledger.flush()
+    ledger.append("epochs", "t.3", [epoch(3)])
+    ledger.flush()
+    assert sorted(read(store, "epochs")["epoch"]) == [1, 2, 3]
+
+
+def test_nothing_is_written_by_a_driver_whose_run_another_has_taken_over(store: Store) -> None:
+    def refuse() -> None:
+        raise UserError("another driver is at work here")
+
+    ledger = Ledger(store, interval=1e9, may_write=refuse)
+    ledger.append("epochs", "t.1", [epoch(1)])
+    with pytest.raises(UserError, match="another driver"):
+        ledger.flush()
+    assert read(store, "epochs").empty
+
+
+def test_events_are_told_again_without_a_look_at_what_is_on_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Ledger(store, interval=1e9)
+    first.append("events", "t.training", [event("t", "training started")])
+    first.flush()
+    second = Ledger(store)
+    monkeypatch.setattr(Store, "record", lambda *_: pytest.fail("the whole table was looked through"))
+    assert not second.append("events", "t.training", [event("t", "training started")])
 
 
 def test_asks_can_be_written_before_the_rest(store: Store) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
+from orchestrator.cluster.node_watch import NodeWatch
 from orchestrator.cluster.trainable import DEATHS, Orders, Report
 from orchestrator.lifecycle import NODE_LOST, SILENT
 from orchestrator.plan import Plan
@@ -21,6 +23,7 @@ from orchestrator.told import told_to_json
 MOST_RESTARTS = 30  # of a trial's worker, for whatever reason: nodes may go and come all the time
 QUEUE_PER_EVALUATOR = 16  # assignments waiting, above which no new trial is begun
 SHOWN_EVERY = 1.0  # seconds between two looks for the best trial
+LOOKING_SHARE = 50  # how much longer than a look the pause after it is, at least
 
 
 class Desk:
@@ -38,16 +41,20 @@ class Desk:
         progress: Progress,
         held: Held,
         stage: str,
+        nodes: NodeWatch,
         one_by_one: bool = False,
         deadline: float = float("inf"),
     ) -> None:
         self.sweep, self.pool, self.splits, self.progress, self.held = sweep, pool, splits, progress, held
-        self.stage, self.one_by_one, self.deadline = stage, one_by_one, deadline
+        self.stage, self.nodes, self.one_by_one, self.deadline = stage, nodes, one_by_one, deadline
         self.is_over = False
+        self._trouble: Exception | None = None
         self._deaths = Counter[str]()
-        self._looked = 0.0
+        self._looks_at = 0.0
         self._best = ""
         self._finalists = deque(sweep.finalists() if stage == "finalist" else [])
+        new = sum(plan.trial_id not in sweep.records for plan in self._finalists)
+        self._finalist_total = sweep.counts("finalist").total() + new
         progress.stage(stage, self._total(), self._counts())
         for assignment in sweep.unevaluated(stage):
             pool.submit(assignment, splits[assignment.plan.cell])
@@ -93,7 +100,24 @@ class Desk:
         self.held.check()
         for verdict in self.pool.poll(timeout):
             self._take(verdict)
+        while self.pool.troubles:
+            self.progress.line(self.pool.troubles.pop(0))
         self.sweep.ledger.flush_if_due()
+
+    @contextmanager
+    def keeping_trouble(self) -> Iterator[None]:
+        """Tune makes a text of what is raised within it, or goes on: what went wrong here is kept, and raised again."""
+        self.raise_trouble()
+        try:
+            yield
+        except Exception as error:
+            self._trouble = error
+            raise
+
+    def raise_trouble(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self._trouble is not None:
+            raise self._trouble
 
     def drain(self) -> None:
         """Wait until nothing is left to be evaluated."""
@@ -126,7 +150,11 @@ class Desk:
             for cell in sorted(self.sweep.exhausted - before):
                 self.progress.line(f"the search in {cell} is over: {REPEATS_IN_A_ROW} known configurations in a row")
             return plan
-        return self._finalists.popleft() if self._finalists else None
+        if not self._finalists:
+            return None
+        plan = self._finalists.popleft()
+        self.sweep.begin_finalist(plan)
+        return plan
 
     def _take(self, verdict: Verdict) -> None:
         plan = verdict.assignment.plan
@@ -145,16 +173,19 @@ class Desk:
         self.progress.line(f"{self.stage} {done}/{self._total()}  {describe(record, state)}")
 
     def _update(self) -> None:
-        if time.monotonic() - self._looked > SHOWN_EVERY:  # it looks at every trial there is
+        began = time.monotonic()
+        if began >= self._looks_at:  # at every trial there is
             best = [found[0] for cell in self.sweep.cells if (found := self.sweep.best(cell, 1))]
-            self._looked, self._best = time.monotonic(), "; ".join(describe(record, "completed") for record in best)
+            self._best = "; ".join(describe(record, "completed") for record in best)
+            now = time.monotonic()
+            self._looks_at = now + max(SHOWN_EVERY, LOOKING_SHARE * (now - began))
         self.progress.update(self._counts(), self._best)
 
     def _counts(self) -> dict[str, int]:
         return dict(self.sweep.counts(self.stage))
 
     def _total(self) -> int:
-        return self.sweep.total(self.stage)
+        return self.sweep.total if self.stage == "search" else self._finalist_total
 
 
 def describe(record: Record, state: str) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from orchestrator.cluster.silence import Silence
+from orchestrator.errors import SweepStopped
 from orchestrator.measurement import Assignment, Found
-from orchestrator.work import Work
+from orchestrator.work import Evaluates, Work
 
 ATTEMPTS = 4  # how often an assignment is handed out when its evaluator dies
 IN_ADVANCE = 4  # assignments that an evaluator may have at a time, where more wait than there are evaluators
@@ -41,40 +43,55 @@ class _Job:
 
 @dataclass(eq=False)
 class _Place:
-    """An evaluator and what it was handed, by reference: the first is being measured, since when (inf: was ended)."""
+    """An evaluator and what it was handed, by reference: the first is being measured. It may have been ended by us."""
 
     actor: Any
     handed: dict[Any, _Job] = field(default_factory=dict)
-    since: float = 0.0
+    was_ended: bool = False
+
+
+class NoEvaluator(SweepStopped):
+    """None of a sweep's evaluators can work: says why. What was trained waits to be evaluated by the next run."""
 
 
 class EvaluatorActor:
     """An evaluator in a process of its own."""
 
     def __init__(self, work: Work) -> None:
-        work.load_modules()
-        self._evaluator = work.evaluator(bool(ray.get_gpu_ids()))
+        self._work = work
+        self._evaluator: Evaluates | None = None
 
     @ray.method(max_task_retries=-1)
     def is_up(self) -> bool:
-        """True, once the process has started."""
+        """True, once the process has started and can work. Raises what keeps it from working."""
+        self._open()
         return True
 
     def evaluate(self, assignment: Assignment, split: Any) -> Found:
-        return self._evaluator.evaluate(assignment, split)
+        return self._open().evaluate(assignment, split)
+
+    def _open(self) -> Evaluates:
+        if self._evaluator is None:
+            self._work.load_modules()
+            self._evaluator = self._work.evaluator(bool(ray.get_gpu_ids()))
+        return self._evaluator
 
 
 class EvaluatorPool:
     """Hands assignments to free evaluators, oldest first; `poll` gives back what is done.
 
     An evaluator that died is restarted by Ray and its assignment handed out again, up to `ATTEMPTS` times; one that
-    gave no answer for `time_limit` seconds is ended, which counts as a death.
+    gave no answer for `time_limit` seconds is ended, which counts as a death. One that cannot begin to work is given
+    up, which `troubles` say; `poll` raises NoEvaluator when none is left.
     """
 
     def __init__(self, work: Work, places: Sequence[Mapping[str, Any]], time_limit: float = float("inf")) -> None:
         """`places` are the options of each actor, which say where it lives and what it has."""
         kind: Any = ray.remote(EvaluatorActor)
         self.size, self.time_limit = len(places), time_limit
+        self.troubles: list[str] = []
+        self._silence: Silence[_Place] = Silence(time_limit)
+        self._none_since = time.monotonic()  # how long there has been no evaluator, if there is none
         self._up: list[_Place] = []
         self._starting: dict[Any, _Place] = {}  # places by a reference that is there once their process is
         for options in places:
@@ -87,6 +104,11 @@ class EvaluatorPool:
         """Assignments that were not given back yet."""
         return len(self._waiting) + len(self._running)
 
+    @property
+    def seconds_without_any(self) -> float:
+        """For how long there has been no evaluator that is up; 0 while there is one."""
+        return 0.0 if self._up else time.monotonic() - self._none_since
+
     def submit(self, assignment: Assignment, split: Any) -> None:
         """Queue an assignment; `split` is an object reference to the split it measures on."""
         self._waiting.append(_Job(assignment, split))
@@ -96,7 +118,6 @@ class EvaluatorPool:
         """What was finished, waiting at most `timeout` seconds for something to finish."""
         if not self.pending:
             return []
-        self._end_silent()
         watched = [*self._running, *self._starting]
         if timeout:
             ray.wait(watched, num_returns=1, timeout=timeout)
@@ -105,6 +126,7 @@ class EvaluatorPool:
         for reference in done:
             if reference in self._starting:
                 self._take_in(reference)
+        self._end_silent()
         self._hand_out()
         return [verdict for verdict in verdicts if verdict is not None]
 
@@ -125,7 +147,7 @@ class EvaluatorPool:
                 return
             job = self._waiting.popleft()
             if not place.handed:
-                place.since = time.monotonic()
+                self._silence.heard(place)
             reference = place.actor.evaluate.remote(job.assignment, job.split)
             place.handed[reference] = job
             self._running[reference] = place
@@ -134,6 +156,8 @@ class EvaluatorPool:
         """Use an actor only once its process is up: a call to one that is restarting fails at once."""
         if place in self._up:
             self._up.remove(place)
+            self._none_since = time.monotonic()
+        self._silence.forget(place)
         if place not in self._starting.values():
             self._starting[place.actor.is_up.remote()] = place
 
@@ -141,36 +165,41 @@ class EvaluatorPool:
         place = self._starting.pop(reference)
         try:
             ray.get(reference)
+            place.was_ended = False
             self._up.append(place)
+        except (RayTaskError, ActorDiedError) as error:  # it cannot work; Ray would have restarted one that died
+            self.troubles.append(f"an evaluator cannot work and is given up: {error}")
+            if not self._up and not self._starting:
+                raise NoEvaluator(f"no evaluator can work: {error}") from None
         except RayError:
             self._await(place)
 
     def _end_silent(self) -> None:
         """End the evaluators whose time is up; Ray restarts them, and `_collect` hears of the death."""
-        for place in self._up:
-            if place.handed and time.monotonic() - place.since > self.time_limit:
-                next(iter(place.handed.values())).hangs += 1
-                place.since = float("inf")
-                ray.kill(place.actor, no_restart=False)
+        for place in self._silence.overdue():
+            self._silence.forget(place)
+            next(iter(place.handed.values())).hangs += 1
+            place.was_ended = True
+            ray.kill(place.actor, no_restart=False)
 
     def _collect(self, reference: Any) -> Verdict | None:
         """The verdict on an assignment, or None where it is to be tried again."""
         place = self._running.pop(reference)
         is_first = next(iter(place.handed)) == reference
-        job, was_silent = place.handed.pop(reference), place.since == float("inf")
+        job = place.handed.pop(reference)
         try:
             verdict = Verdict(job.assignment, ray.get(reference), None, tuple(job.deaths))
-            place.since = time.monotonic()
+            self._begin_next(place)
             return verdict
         except RayTaskError as error:
-            place.since = time.monotonic()
+            self._begin_next(place)
             return Verdict(job.assignment, None, str(error), tuple(job.deaths))
         except RayError as error:  # the actor, its node, or an object it needed is gone
             is_first = is_first and place in self._up
             self._await(place)
             if is_first:
                 job.deaths.append(
-                    f"no answer in {self.time_limit:g} s" if was_silent else f"its evaluator died: {error}"
+                    f"no answer in {self.time_limit:g} s" if place.was_ended else f"its evaluator died: {error}"
                 )
         if len(job.deaths) < ATTEMPTS and job.hangs < HANGS:
             self._waiting.appendleft(job)
@@ -178,3 +207,10 @@ class EvaluatorPool:
         return Verdict(
             job.assignment, None, "the evaluation was given up:\n" + "\n".join(job.deaths), tuple(job.deaths)
         )
+
+    def _begin_next(self, place: _Place) -> None:
+        """An evaluator has answered: its time for the next assignment begins, if it has one."""
+        if place.handed:
+            self._silence.heard(place)
+        else:
+            self._silence.forget(place)

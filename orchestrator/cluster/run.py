@@ -15,6 +15,7 @@ from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, Run
 from orchestrator.cluster.allocation import Allocation, allocate
 from orchestrator.cluster.desk import MOST_RESTARTS, Desk
 from orchestrator.cluster.evaluators import EvaluatorPool
+from orchestrator.cluster.node_watch import NodeWatch
 from orchestrator.cluster.nodes import refuse_other_code, refuse_unshared
 from orchestrator.cluster.places import reserved
 from orchestrator.cluster.session import connected
@@ -27,6 +28,7 @@ from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import Spec
 from orchestrator.splits import load_test, load_training
 from orchestrator.storage.driver_lock import Held, driving
+from orchestrator.storage.ledger import Ledger
 from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
 from orchestrator.work import TorchWork, Work
@@ -62,7 +64,8 @@ def run_sweep(
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
         store = open_run(spec, files)  # after the data: a sweep that cannot begin leaves nothing on record
-        sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
+        sizes = {name: _sizes(found) for name, found in by_cell.items()}
+        sweep = Sweep(spec, store, sizes, Ledger(store, may_write=held.check))
         if sweep.is_searched and not _lacks_finalists(sweep):
             sweep.ledger.flush()
             progress.line("nothing to do: every trial is on record")
@@ -76,7 +79,7 @@ def run_sweep(
             with progress, reserved(allocation, progress.line) as places:
                 work = make_work(sweep, allocation)
                 pool = EvaluatorPool(work, places, spec.resources.evaluator.time_limit)
-                _run_stages(sweep, by_cell, Office(allocation, work, pool, progress, held, deadline))
+                _run_stages(sweep, by_cell, Office(allocation, work, pool, progress, held, NodeWatch(), deadline))
 
 
 def describe(allocation: Allocation) -> str:
@@ -94,11 +97,12 @@ class Office:
     pool: EvaluatorPool
     progress: Progress
     held: Held
+    nodes: NodeWatch
     deadline: float
 
     def desk(self, sweep: Sweep, splits: Mapping[str, Any], stage: str) -> Desk:
         one_by_one = sweep.spec.resources.max_concurrent == 1
-        return Desk(sweep, self.pool, splits, self.progress, self.held, stage, one_by_one, self.deadline)
+        return Desk(sweep, self.pool, splits, self.progress, self.held, stage, self.nodes, one_by_one, self.deadline)
 
 
 def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) -> None:
@@ -124,6 +128,8 @@ def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) 
 def _run_stage(desk: Desk, bench: Bench, allocation: Allocation) -> None:
     """Tune in chunks: its driver keeps tens of kilobytes of every trial it has seen in one `fit`."""
     while not desk.is_over:
+        if desk.must_wait:
+            desk.drain()
         _fit(desk, bench, allocation)
     desk.drain()
     desk.sweep.ledger.flush()
@@ -133,7 +139,7 @@ def _fit(desk: Desk, bench: Bench, allocation: Allocation) -> None:
     plans: dict[str, Plan] = {}
     bundle = PlacementGroupFactory([{"CPU": allocation.trial.cpus, "GPU": allocation.trial.gpus}])
     with tempfile.TemporaryDirectory(prefix="robustsweep-tune-", ignore_cleanup_errors=True) as scratch:
-        tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialActor, bench=bench), bundle),
             tune_config=TuneConfig(
                 search_alg=DeskSearcher(desk, plans),
@@ -152,7 +158,13 @@ def _fit(desk: Desk, bench: Bench, allocation: Allocation) -> None:
                 callbacks=[DeskCallback(desk, plans, desk.sweep.spec.resources.trial.time_limit)],
                 verbose=0,
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            desk.raise_trouble()
+            raise
+        desk.raise_trouble()
 
 
 def _name(trial: Any) -> str:

@@ -81,15 +81,21 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any], bench: Bench | None = None) -> None:
         assert bench is not None
-        bench.work.load_modules()
         self._bench = bench
         self._trainer: Trains | None = None
+        self._cannot_work: str | None = None  # why not: what is raised here Tune would try again without a word
+        try:
+            bench.work.load_modules()
+        except Exception:
+            self._cannot_work = traceback.format_exc()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._trainer = None
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._cannot_work is not None:
+            return Report(None, {}, self._cannot_work).to_result()
         try:
             self._trainer = self._trainer or self._begin()
             reached = self._trainer.advance()

@@ -67,7 +67,16 @@ def newest(files: Files, trial_id: str) -> int | None:
     """The last epoch of which there is a sound checkpoint; None where there is none."""
     stems = {name.removesuffix(COMMIT) for name in files.names(_directory(trial_id)) if name.endswith(COMMIT)}
     epochs = sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
-    return next((epoch for epoch in epochs if _is_sound(files, name_of(trial_id, epoch))), None)
+    return next((epoch for epoch in epochs if is_sound(files, name_of(trial_id, epoch))), None)
+
+
+def is_sound(files: Files, name: str) -> bool:
+    """Whether the checkpoint of this name is there and whole."""
+    try:
+        _read(files, name)
+    except CheckpointError:
+        return False
+    return True
 
 
 def prune(files: Files, trial_id: str, keep: set[int]) -> None:
@@ -106,14 +115,6 @@ def _read(files: Files, name: str) -> tuple[bytes, dict[str, Any]]:
         raise
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{where}: no whole checkpoint: {error}") from error
-
-
-def _is_sound(files: Files, name: str) -> bool:
-    try:
-        _read(files, name)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _digest(content: bytes) -> str:

@@ -47,7 +47,8 @@ class Patient:
     """`files` whose every operation is tried for `seconds`, with growing pauses, while the store fails in passing.
 
     What is simply not there (a file in a root that is there) and mistakes of the program are not waited for. A root
-    that is gone is: nothing is said to be missing from it. `say` hears of waits; a pickled one says nothing.
+    that is gone is: nothing is said to be missing from it. `say` hears of waits. A pickled one, which is a worker's,
+    says nothing and waits for ever: it is for the driver to give up.
     """
 
     files: Files
@@ -57,7 +58,7 @@ class Patient:
     pause: Callable[[float], None] = time.sleep
 
     def __reduce__(self) -> tuple[type[Patient], tuple[Files, float]]:
-        return Patient, (self.files, self.seconds)
+        return Patient, (self.files, float("inf"))
 
     def __str__(self) -> str:
         return str(self.files)
