@@ -107,8 +107,8 @@ def measure(side: str, trials: int, workers: int, train: float = 0.0, attack: fl
 
     from orchestrator.cluster.session import TUNE_SETTINGS
 
-    os.environ.update(TUNE_SETTINGS)
-    os.environ["RAY_worker_register_timeout_seconds"] = "1200"  # many that start on few cores are slow
+    patient = {"RAY_worker_register_timeout_seconds": "1200"}  # many workers that start on few cores are slow
+    os.environ.update({**TUNE_SETTINGS, **patient})
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     ray.init(
         num_cpus=workers + 1,

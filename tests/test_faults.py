@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from rich.console import Console
 from orchestrator.analysis import Run, load
 from orchestrator.cluster.allocation import Allocation
 from orchestrator.cluster.run import run_sweep, torch_work
+from orchestrator.errors import SweepStopped, UserError
 from orchestrator.progress import Progress
 from orchestrator.rundir import run_root
 from orchestrator.spec import load_spec
+from orchestrator.storage.patience import StoreLost
 from orchestrator.sweep import Sweep
-from orchestrator.work import Work
+from orchestrator.work import Evaluates, Trains, Work
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.filterwarnings("default")]
 
@@ -32,13 +36,15 @@ SMALL = {
 }
 
 
-def swept(store: Path, limits: float = 600.0, **fault: Any) -> Run:
-    """A run of two trials, with a fault if one is named."""
+def swept(store: Path, limits: float = 600.0, wrap: Callable[[Work], Work] | None = None, **fault: Any) -> Run:
+    """A run of two trials, with a fault if one is named, or with other work."""
     limit = {"time_limit": limits}
     spec = load_spec({**SMALL, "resources": {"max_concurrent": 1, "trial": limit, "evaluator": limit}})
 
     def make_work(sweep: Sweep, allocation: Allocation) -> Work:
         work = torch_work(sweep, allocation)
+        if wrap is not None:
+            return wrap(work)
         return FaultyWork(work, store, **fault) if fault else work
 
     root = run_root(spec, store)
@@ -104,3 +110,54 @@ def test_an_evaluation_that_always_hangs_is_tried_once_more_and_then_a_failed_ro
     trials = swept(tmp_path, 6.0, victim="evaluator", fault="hang", times=2).trials()
     assert sorted(trials["status"]) == ["completed", "failed"]
     assert "no answer in 6 s" in trials.query("status == 'failed'")["error"].iloc[0]
+
+
+@dataclass(frozen=True)
+class Unable:
+    """Work that one kind of worker cannot even begin: a broken GPU, a module that is not there."""
+
+    inner: Work
+    victim: str
+
+    def load_modules(self) -> None:
+        if self.victim == "trainer":
+            raise ImportError("no module named gpu_kernels")
+
+    def trainer(self, *arguments: Any) -> Trains:
+        return self.inner.trainer(*arguments)
+
+    def evaluator(self, has_gpu: bool) -> Evaluates:
+        raise RuntimeError("CUDA error: device is in exclusive mode")
+
+
+def test_evaluators_that_cannot_begin_end_the_sweep_with_the_reason_and_the_next_run_goes_on(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(SweepStopped, match=r"no evaluator can work.*exclusive mode"):
+        swept(tmp_path, wrap=lambda work: Unable(work, "evaluator"))
+    run = swept(tmp_path)
+    pd.testing.assert_frame_equal(figures(run), figures(undisturbed))
+
+
+def test_trainers_that_cannot_begin_are_failed_rows_with_the_traceback(tmp_path: Path) -> None:
+    trials = swept(tmp_path, wrap=lambda work: Unable(work, "trainer")).trials()
+    assert set(trials["status"]) == {"failed"}
+    assert trials["error"].str.contains("no module named gpu_kernels").all()
+
+
+@pytest.mark.parametrize("error", [StoreLost("the store is gone"), UserError("another driver is at work here")])
+@pytest.mark.parametrize("moment", ["reached", "ended", "evaluated"])
+def test_what_ends_a_sweep_comes_out_as_it_is_and_nothing_is_lost(
+    undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: Exception
+) -> None:
+    """Tune turns what is raised within it into text, or goes on."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sweep, moment, fail)
+        with pytest.raises(type(error)) as raised:
+            swept(tmp_path)
+    assert raised.value is error
+    pd.testing.assert_frame_equal(figures(swept(tmp_path)), figures(undisturbed))

@@ -21,9 +21,7 @@ def dead_nodes() -> set[str]:
 class NodeWatch:
     """Knows the nodes that were dead when it was made, and notes when others follow."""
 
-    def __init__(
-        self, dead: Callable[[], set[str]] = dead_nodes, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, dead: Callable[[], set[str]] = dead_nodes, clock: Callable[[], float] = time.monotonic) -> None:
         self._find_dead, self._clock = dead, clock
         self._dead, self._looked, self._lost_at = dead(), clock(), float("-inf")
 
