@@ -83,7 +83,7 @@ def overlap(given: argparse.Namespace) -> None:
 
 def slots(given: argparse.Namespace) -> None:
     """Sleeping work on more and more slots, between the moment when all are up and the one when trials run out."""
-    seconds, rounds = 10.0, 8
+    seconds, rounds = 10.0, 15
     for workers in given.slots:
         trials = workers * rounds
         found = in_process(side="ours", trials=trials, workers=workers, train=seconds)

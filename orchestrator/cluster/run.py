@@ -35,7 +35,8 @@ from orchestrator.work import TorchWork, Work
 
 Data = TypeVar("Data")
 MakeWork = Callable[[Sweep, Allocation], Work]
-TRIALS_PER_FIT = 1000
+TRIALS_PER_FIT = 1000  # of which Tune's driver keeps up to 75 KB each
+ROUNDS_PER_FIT = 50  # at least, since slots stand idle at the end of each
 
 
 def torch_work(sweep: Sweep, allocation: Allocation) -> Work:
@@ -144,7 +145,7 @@ def _fit(desk: Desk, bench: Bench, allocation: Allocation) -> None:
             tune_config=TuneConfig(
                 search_alg=DeskSearcher(desk, plans),
                 scheduler=DeskScheduler(desk, plans),
-                num_samples=TRIALS_PER_FIT,
+                num_samples=max(TRIALS_PER_FIT, ROUNDS_PER_FIT * allocation.slots),
                 max_concurrent_trials=allocation.slots,
                 reuse_actors=True,
                 trial_name_creator=_name,

@@ -53,7 +53,7 @@ class DeskSearcher(Searcher):
 
 
 class DeskScheduler(FIFOScheduler):
-    """Stops the trials that the sweep does not let go on."""
+    """Stops the trials that the sweep does not let go on, and gives workers that become free to the newest trial."""
 
     def __init__(self, desk: Desk, plans: dict[str, Plan]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -64,6 +64,12 @@ class DeskScheduler(FIFOScheduler):
             reached = Report.of(result).reached
             goes_on = reached is None or self._desk.reached(self._plans[trial.trial_id], reached)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The newest that waits. Older ones wait for workers that are starting: given one that is free, Tune would end
+        those, and where trials are shorter than a start most slots would never be up."""
+        waiting = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
+        return waiting[-1] if waiting else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())
