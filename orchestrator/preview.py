@@ -59,9 +59,11 @@ def _attack(block: dict[str, object] | str) -> str:
 def _dimensions(cell: Cell) -> Table:
     size = cell.space.size()
     count = "infinitely many" if size is None else f"{size:,}"
-    table = Table(title=f"{cell.name}: {count} configurations", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    title = Text(f"{cell.name}: {count} configurations", style="table.title")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("hole", "kind", "range", "where"):
         table.add_column(heading)
     for dimension in cell.space.dimensions():
-        table.add_row(dimension.path, dimension.kind, dimension.range, dimension.condition)
+        row = (dimension.path, dimension.kind, dimension.range, dimension.condition)
+        table.add_row(*map(Text, row))  # a plain string would be read as markup: [sgd, adam] as a tag
     return table
