@@ -17,6 +17,7 @@ from attacks.sources import drawing, is_stochastic
 from orchestrator.batching import Batching
 from orchestrator.cascade import AttackChoice, Stage, stages
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
+from orchestrator.eval_mode import in_eval_mode
 from orchestrator.judged_inputs import check_finite, check_images, check_logits, check_model
 from orchestrator.metrics import AREA_FRACTIONS
 from orchestrator.passes import counted
@@ -69,7 +70,7 @@ def evaluate_robustness(
     first, and an example fooled at a smaller one is not attacked again. Randomness is keyed by (seed,
     example id, attack, eps), so the answer does not depend on batch size or order; `example_ids` default to
     the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
-    that no attack saw and that chose no restart. The model's mode is left as found. `batch_size` images go through the
+    that no attack saw and that chose no restart. The mode of each of the model's modules is left as found. `batch_size` images go through the
     model at once, half as many from when that runs out of memory.
 
     Raises ValueError where images, labels, threat or logits are not what they must be, EvaluationOutOfMemory where not
@@ -87,9 +88,7 @@ def evaluate_robustness(
     if ids.shape != labels.shape:
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
     cascade = stages(attacks)
-    was_training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         judge = _Judge(
             model,
             images.cpu().float(),
@@ -102,8 +101,6 @@ def evaluate_robustness(
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))
-    finally:
-        model.train(was_training)
     return judge.result(threat, images)
 
 
