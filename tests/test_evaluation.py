@@ -137,6 +137,21 @@ def test_every_module_keeps_its_mode(fails: bool) -> None:
     assert [module.training for module in model.modules()] == modes == [True, False, True, True, True]
 
 
+def test_an_attack_that_leaves_the_model_in_training_mode_is_judged_in_eval_mode() -> None:
+    class Fickle(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = Ramp()(x)
+            return -logits if self.training else logits
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
+        model.train()
+        return x
+
+    found = evaluate_robustness(Fickle(), IMAGES, LABELS, threat=LINF, attacks=[attack, "noise"], doubts="off")
+    assert found.per_attack["n_fooled"].iloc[0] == 0
+    assert found.per_attack["robust_accuracy"].iloc[0] == found.clean_accuracy == pytest.approx(0.8)
+
+
 def test_at_eps_zero_robust_accuracy_is_clean_accuracy() -> None:
     found = evaluate_robustness(Ramp(), IMAGES, LABELS, threat=Threat("l2", 0.0), attacks=["pgd", "noise"])
     assert found.robust_accuracy == found.clean_accuracy
