@@ -21,6 +21,7 @@ from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
 from orchestrator.data_check import check_data
+from orchestrator.exhaustion import exhausted_searches
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run, open_run_directory
@@ -65,7 +66,8 @@ def run_sweep(
         sweep = Sweep(spec, store, {name: _sizes(found) for name, found in by_cell.items()})
         if sweep.is_searched and not _lacks_finalists(sweep):
             sweep.ledger.flush()
-            progress.line("nothing to do: every trial is on record")
+            for line in ("nothing to do: every trial is on record", *exhausted_searches(sweep)):
+                progress.line(line)
             return
         with connected(address) as nodes:
             refuse_unshared(files.root, files.is_local)
