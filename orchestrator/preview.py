@@ -15,17 +15,21 @@ def preview(spec: Spec) -> RenderableType:
     test = spec.evaluation.test
     wanted = min(test.finalists, spec.search.trials)
     finalists = len(cells) * wanted * test.seeds
-    trials = f"{len(cells)} cell{'s' * (len(cells) != 1)} x {spec.search.trials} search trials ({spec.search.sampler})"
+    trials = f"{_count(len(cells), 'cell')} x {_count(spec.search.trials, 'search trial')} ({spec.search.sampler})"
     lines = [
         f"{spec.name}: the spec is right.",
         f"{trials}, then "
-        + (f"{wanted} finalists x {test.seeds} seeds each: {finalists} more" if finalists else "no finalists"),
+        + (f"{_count(wanted, 'finalist')} x {_count(test.seeds, 'seed')} each: {finalists} more" if finalists else "no finalists"),
         f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",
     ]
     if spec.search.constraints:
         lines.append("constraints: " + ", ".join(f"{name} {bound}" for name, bound in spec.search.constraints.items()))
     lines += [_rungs(spec), *_evaluations(spec)]
     return Group(*(Text(line) for line in lines), *(_dimensions(cell) for cell in cells))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _rungs(spec: Spec) -> str:
