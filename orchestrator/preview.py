@@ -16,10 +16,10 @@ def preview(spec: Spec) -> RenderableType:
     wanted = min(test.finalists, spec.search.trials)
     finalists = len(cells) * wanted * test.seeds
     trials = f"{_count(len(cells), 'cell')} x {_count(spec.search.trials, 'search trial')} ({spec.search.sampler})"
+    more = f"{_count(wanted, 'finalist')} x {_count(test.seeds, 'seed')} each: {finalists} more"
     lines = [
         f"{spec.name}: the spec is right.",
-        f"{trials}, then "
-        + (f"{_count(wanted, 'finalist')} x {_count(test.seeds, 'seed')} each: {finalists} more" if finalists else "no finalists"),
+        f"{trials}, then {more if finalists else 'no finalists'}",
         f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",
     ]
     if spec.search.constraints:
