@@ -161,8 +161,7 @@ def doctor(
         with driving(store.files):
             set_aside(store, findings)
         _console().print(
-            f"{damaged} damaged files are in {store.root}/.damaged; run the sweep again to have their work",
-            soft_wrap=True,
+            f"{damaged} damaged files are in {store.root}/.damaged; run the sweep again to have their work"
         )
     elif not findings:
         _console().print("every file is whole")
