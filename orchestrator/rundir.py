@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.lasting import lasting_base
 from orchestrator.provenance import code_version, gather
-from orchestrator.spec import Spec, difference, load_spec
 from orchestrator.storage.files import Files, open_files
 from orchestrator.storage.patience import Patient
 from orchestrator.storage.store import Store
 from orchestrator.storage.store_place import below, is_uri, refuse_bad_uri
+
+if TYPE_CHECKING:
+    from orchestrator.spec import Spec
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
@@ -55,6 +57,8 @@ def open_run(spec: Spec, files: Files) -> Store:
 
     Raises UserError where a sweep of this name with another space is on record there.
     """
+    from orchestrator.spec import difference, load_spec  # here: who reads a run needs no specs
+
     recorded = text_of(files, SPEC)
     if recorded is not None:
         on_record = load_spec(f"{recorded}\n", name=f"{files.root}/{SPEC}")
