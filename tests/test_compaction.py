@@ -15,6 +15,7 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.storage import compaction, quiet
 from orchestrator.storage.compaction import compact
+from orchestrator.storage.driver_lock import compacting
 from orchestrator.storage.exchange import CannotExchange, exchange
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.quiet import watching
@@ -237,7 +238,7 @@ def test_where_directories_cannot_be_exchanged_the_manifest_says_what_counts(
 
 
 def test_a_second_compaction_is_refused(store: Store) -> None:
-    with compaction._alone(store), pytest.raises(UserError, match="another compaction"):
+    with compacting(store.files), pytest.raises(UserError, match="another compaction is at work here"):
         compact(store)
 
 
