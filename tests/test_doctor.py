@@ -71,9 +71,10 @@ def cut_off(store: Store, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     def die(*_: Any) -> None:
         raise Dead
 
-    with monkeypatch.context() as patch, pytest.raises(Dead):
+    with monkeypatch.context() as patch:
         patch.setattr(Store, "write_text", lambda self, name, text: write(self, name, text) if name != SPEC else die())
-        open_run(load_spec(spec), store.files)
+        with pytest.raises(Dead):
+            open_run(load_spec(spec), store.files)
 
 
 write = Store.write_text

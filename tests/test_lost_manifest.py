@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,16 +85,25 @@ def test_lost_while_the_origins_of_a_packed_part_are_deleted_every_row_stays_onc
     assert counts(store) == (SIX,) * 3
 
 
+def test_lost_while_one_packed_part_was_packed_into_another_every_row_stays_once(tmp_path: Path) -> None:
+    store = filled(RemoteFiles(str(tmp_path / "sweep")))
+    compact(store)
+    store.append("epochs", "new", [epoch("new")])
+    with dying_after(2), pytest.raises(Dead):
+        compact(store)
+    assert len(list(manifest(store).parent.glob("packed-*"))) == 2
+    manifest(store).unlink()
+    set_aside(store, examine(store))
+    assert counts(store) == (["new", *SIX],) * 3
+
+
 @pytest.mark.parametrize("operations", range(3))
 def test_a_repair_that_is_killed_can_be_begun_again(store: Store, operations: int) -> None:
     manifest(store).unlink()
     for key in ("t1", "t4"):
         store.append("epochs", key, [epoch(key)])
-    with dying_after(operations):
-        try:
-            remake(store, "epochs")
-        except Dead:
-            pass
+    with dying_after(operations), suppress(Dead):
+        remake(store, "epochs")
     set_aside(store, examine(store))
     assert counts(store) == (SIX,) * 3
     assert found(store) == []
