@@ -235,6 +235,21 @@ def test_read_trial_gives_the_rows_of_that_trial_alone(store: Store) -> None:
     assert store.read_trial("epochs", "a").empty
 
 
+def test_the_footers_of_many_groups_are_asked_for_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store takes its time for each. None is answered here before all are asked for."""
+    for number in range(8):
+        store.append_group("epochs", str(number), [(f"t{number}.{part}", [epoch(part)]) for part in range(2)])
+    expected = {f"t{number}.{part}": f"group-{number}" for number in range(8) for part in range(2)}
+    real, together = Store.keys_in, Barrier(8, timeout=20)
+
+    def asked(reader: Store, table: str, name: str) -> list[str]:
+        together.wait()
+        return real(reader, table, name)
+
+    monkeypatch.setattr(Store, "keys_in", asked)
+    assert store.index("epochs") == expected
+
+
 def test_a_store_is_picklable_and_a_reader_needs_no_param_columns(store: Store) -> None:
     store.replace("trials", "t", [trial(**{"param.training.lr": 0.1})])
     assert pickle.loads(pickle.dumps(store)) == store
