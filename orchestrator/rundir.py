@@ -18,9 +18,7 @@ from orchestrator.storage.store_place import below, is_uri, refuse_bad_uri
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
-REPLACES = (
-    "replaces_spec_hash"  # in it, of the spec that was there: a driver may die between the two
-)
+REPLACES = "replaces_spec_hash"  # in it, of the spec that was there: a driver may die between the two
 
 
 def run_root(spec: Spec, store: str | Path | None) -> str:
