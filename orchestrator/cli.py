@@ -159,7 +159,7 @@ def doctor(
     if repair and damaged:
         with driving(store.files):
             set_aside(store, examine(store))  # nobody writes from here on
-        _console().print(f"repaired; what was damaged is in {store.root}/.damaged; run the sweep again to have its work")
+        _console().print(f"repaired; what was damaged is in {store.root}/.damaged; run the sweep again to redo it")
     elif not findings:
         _console().print("every file is whole")
     elif damaged:
