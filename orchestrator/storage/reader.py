@@ -84,7 +84,7 @@ class StoreReader:
     def names(self, table: str) -> list[str]:
         """The names of the parts with rows, sorted; what a manifest says is packed elsewhere is left out.
 
-        Raises DamagedPart where parts were packed and the manifest that says so is lost.
+        Raises UserError where parts were packed and the manifest that says so is lost.
         """
         manifest = self.manifest(checked_table(table))
         while True:
@@ -93,7 +93,7 @@ class StoreReader:
             if manifest == before:  # else a compaction was committed meanwhile: the names are of before, or of after
                 break
         if not manifest.is_written and manifest.unnamed(names, PACKED):
-            raise DamagedPart(
+            raise UserError(
                 f"{self.root}/{table}/{MANIFEST}: is missing, though parts were packed here: nothing says which "
                 "count. `robustsweep doctor RUN --repair` makes it anew"
             )
