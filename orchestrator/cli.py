@@ -130,7 +130,7 @@ def compact(run_directory: RunDirectory) -> None:
     from orchestrator.analysis import load
     from orchestrator.storage.compaction import compact as pack
 
-    for done in pack(load(run_directory).store):
+    for done in pack(load(run_directory).store, say=_console().print):
         busy = (
             "" if done.after < done.before or done.before < 2 or not done.rows else " (somebody reads it all the time)"
         )
@@ -159,10 +159,8 @@ def doctor(
     damaged = sum(finding.is_damaged for finding in findings)
     if repair and damaged:
         with driving(store.files):
-            set_aside(store, findings)
-        _console().print(
-            f"{damaged} damaged files are in {store.root}/.damaged; run the sweep again to have their work"
-        )
+            set_aside(store, examine(store))  # nobody writes from here on
+        _console().print(f"repaired; what was damaged is in {store.root}/.damaged; run the sweep again to redo it")
     elif not findings:
         _console().print("every file is whole")
     elif damaged:

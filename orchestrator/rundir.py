@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.lasting import lasting_base
-from orchestrator.provenance import code_version, gather
+from orchestrator.provenance import code_version, gather, spec_hash
 from orchestrator.storage.files import Files, open_files
 from orchestrator.storage.patience import Patient
 from orchestrator.storage.store import Store
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
+REPLACES = "replaces_spec_hash"  # in it, of the spec that was there: a driver may die between the two
 
 
 def run_root(spec: Spec, store: str | Path | None) -> str:
@@ -71,8 +72,8 @@ def open_run(spec: Spec, files: Files) -> Store:
     store = Store(files, spec.param_columns())
     store.prepare()
     text = spec.to_yaml()
-    if recorded != text or not _is_current(files):
-        store.write_json(PROVENANCE, gather(text))
+    if recorded != text or not _is_current(files, text):
+        store.write_json(PROVENANCE, {**gather(text), REPLACES: recorded if recorded is None else spec_hash(recorded)})
         store.write_text(SPEC, text)
     return store
 
@@ -95,10 +96,11 @@ def _fixed(spec: Spec) -> dict[str, Any]:
     return {**spec.search_space_key(), "evaluation": measured}
 
 
-def _is_current(files: Files) -> bool:
-    """Whether a provenance on record is of the code at hand."""
+def _is_current(files: Files, text: str) -> bool:
+    """Whether a provenance on record is of the code at hand, and of this spec."""
     try:
-        return bool(json.loads(files.read(PROVENANCE))["code_version"] == code_version())
+        said = json.loads(files.read(PROVENANCE))
+        return bool(said["code_version"] == code_version() and said["spec_hash"] == spec_hash(text))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 

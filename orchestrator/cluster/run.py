@@ -77,7 +77,7 @@ def run_sweep(
             refuse_unshared(files.root, files.is_local)
             refuse_other_code()
             allocation = allocate(spec.resources, nodes)
-            for remark in (*remarks, *allocation.remarks, describe(allocation)):
+            for remark in (*remarks, *exhausted_searches(sweep), *allocation.remarks, describe(allocation)):
                 progress.line(remark)
             with progress, reserved(allocation, progress.line) as places:
                 work = make_work(sweep, allocation)
