@@ -215,6 +215,9 @@ def test_svhn_says_what_is_missing_or_broken(tmp_path: Path) -> None:
         (tmp_path / "test_32x32.mat").write_bytes(content)
         with pytest.raises(UserError, match=r"test_32x32\.mat is not a whole MATLAB file of SVHN"):
             Svhn()(tmp_path, "test")
+        if len(content) < 1000:
+            with pytest.raises(UserError, match=r"test_32x32\.mat is not a whole MATLAB file of SVHN"):
+                Svhn().count(tmp_path, "test")
     for content, message in (
         ({"y": [[1]]}, "no variable 'X'"),
         ({"X": np.zeros((32, 32, 3, 1)), "y": [[1]]}, r"X must be uint8 \[32, 32, 3, N\], got float64"),

@@ -10,7 +10,7 @@ import pytest
 from dataset_files import write_imagenet, write_images
 from PIL import Image
 
-from orchestrator.datasets import ImageFolder, ImageNet, memory
+from orchestrator.datasets import ImageFolder, ImageNet, decoding, memory
 from orchestrator.datasets.decoding import decode
 from orchestrator.datasets.memory import physical, refuse_beyond_memory
 from orchestrator.errors import UserError
@@ -170,18 +170,29 @@ def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mon
     assert physical() == 12345678
 
 
-def test_a_broken_image_ends_the_reading_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Asked(list[int]):
+    """A list that notes which of its parts were asked for."""
+
+    def __init__(self, values: Any) -> None:
+        super().__init__(values)
+        self.parts: list[Any] = []
+
+    def __getitem__(self, part: Any) -> Any:
+        self.parts.append(part)
+        return super().__getitem__(part)
+
+
+def test_a_broken_image_ends_the_reading_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only when all others were decoded: what is told is the first in order."""
-    from orchestrator.datasets import decoding
-
     monkeypatch.setattr(decoding, "BATCH", 4)
-    seen: list[int] = []
+    items, done = Asked(range(100)), []
 
-    def work(item: Any) -> None:
-        seen.append(item)
-        if item >= 2:
+    def work(item: int) -> None:
+        if item in (6, 7):
             raise UserError(str(item))
+        done.append(item)
 
-    with pytest.raises(UserError, match=r"^2$"):
-        decoding.each(work, range(100))
-    assert max(seen) < 4
+    with pytest.raises(UserError, match=r"^6$"):
+        decoding.each(work, items)
+    assert items.parts == [slice(0, 4), slice(4, 8)]
+    assert sorted(done) == [0, 1, 2, 3, 4, 5]

@@ -226,6 +226,29 @@ def test_starts_at_a_loss_near_that_of_a_guess(name: str) -> None:
     assert logits.std(0).mean() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("network", "maps"),
+    [
+        (ResNet(8, 16), [(16, 32), (32, 16), (64, 8)]),
+        (BottleneckResNet(11, 16), [(64, 32), (128, 16), (256, 8)]),
+        (WideResNet(10, 2), [(32, 32), (64, 16), (128, 8)]),
+        (FourStageResNet(18, 64), [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        (PreactResNet(18, 64), [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        (FourStageResNet(50, 64), [(256, 32), (512, 16), (1024, 8), (2048, 4)]),
+        (PreactResNet(50, 64), [(256, 32), (512, 16), (1024, 8), (2048, 4)]),
+    ],
+)
+def test_each_stage_halves_the_map_and_doubles_the_channels(network: Network, maps: list[tuple[int, int]]) -> None:
+    """Channels and size after each stage, for 32x32 images: the tables of the papers."""
+    made, seen = shapes(network, 3, 32, 10), []
+    for place in range(len(maps)):
+        made.get_submodule(f"stage{place + 1}").register_forward_hook(
+            lambda module, given, out: seen.append((out.shape[1], out.shape[2]))
+        )
+    made(torch.empty(2, 3, 32, 32, device="meta"))
+    assert seen == maps
+
+
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_a_block_without_branch_is_a_rectified_shortcut(block: Any) -> None:
     made = block(4 * block.expansion, 4, 1).eval()
