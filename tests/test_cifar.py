@@ -163,6 +163,15 @@ def test_a_pickle_of_anything_but_plain_values_and_bytes_is_refused(name: str, t
         unpickled(tmp_path / "batch")
 
 
+@pytest.mark.filterwarnings("ignore")  # numpy has something to say of pickles this old
+def test_the_old_pickle_says_to_pickle_itself_what_it_says_to_us(tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(pickled(pixels(3, 0), labels=[4, 5, 6]))
+    ours, theirs = unpickled(tmp_path / "batch"), pickle.loads((tmp_path / "batch").read_bytes(), encoding="latin1")
+    assert np.array_equal(ours.pop("data"), theirs.pop("data"))
+    assert ours == theirs
+    assert set(ours) == {"batch_label", "labels", "filenames"}
+
+
 def test_a_pickle_written_today_is_read_too(tmp_path: Path) -> None:
     """numpy has since renamed what makes arrays, and Python writes bytes as encoded text up to protocol 2."""
     for protocol in (2, 3, 4):

@@ -27,6 +27,16 @@ def test_classes_and_files_come_in_order_of_their_names(tmp_path: Path) -> None:
     assert np.array_equal(images, np.stack(expected))
 
 
+def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder as Theirs
+
+    write_images(tmp_path)
+    theirs = Theirs(str(tmp_path / "train"))
+    images, labels = ImageFolder()(tmp_path, "train")
+    assert labels.tolist() == theirs.targets
+    assert np.array_equal(images, np.stack([np.asarray(image).transpose(2, 0, 1) for image, _ in theirs]))
+
+
 @pytest.mark.parametrize(("wide", "high"), [(40, 30), (30, 41), (33, 33), (64, 64), (500, 37), (31, 257), (1, 1)])
 @pytest.mark.parametrize(("size", "resize"), [(32, None), (28, 32), (27, 32)])
 def test_images_are_cut_as_torchvision_cuts_them(

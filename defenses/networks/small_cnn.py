@@ -17,9 +17,10 @@ _SMALLEST = 16  # below, four 3x3 convolutions without padding and two poolings 
 class SmallCnn:
     """conv 32 - conv 32 - pool - conv 64 - conv 64 - pool - fc 200 - fc 200 - fc; any image size.
 
-    The MNIST network of Carlini, Wagner 2017 (arXiv 1608.04644), whose convolutions WNLL (arXiv 1809.08516) has too:
-    312,202 parameters on 28x28x1 and 10 classes. ReLU follows all but the last layer, `dropout` the first hidden
-    one. Images below 16 pixels get a border of zeros, after normalisation the mean grey, up to that size.
+    The MNIST network of Carlini, Wagner 2017 (arXiv 1608.04644) and, with `dropout: 0.5`, of TRADES (arXiv 1901.08573);
+    WNLL (arXiv 1809.08516) has its convolutions too. 312,202 parameters on 28x28x1 and 10 classes. ReLU follows all
+    but the last layer, `dropout` the first hidden one. Images below 16 pixels get a border of zeros, after
+    normalisation the mean grey, up to that size.
     Raises ValueError unless the hidden widths are integers >= 1 and dropout is in [0, 1).
     """
 
