@@ -41,6 +41,17 @@ def count_problems(search: SearchSpec, test: TestSpec, cells: int) -> list[Probl
     return [Problem(("search", "trials"), f"{text}; a sweep may have at most {MOST_TRIALS:,}")]
 
 
+def search_problems(search: SearchSpec, cells: Sequence[Cell]) -> list[Problem]:
+    """What the sampler cannot search."""
+    from orchestrator.samplers import sampler_problems  # imports Optuna, which is slow, where a spec is whole only
+
+    spaces = {cell.name: cell.space for cell in cells}
+    return [
+        Problem(("search", "sampler"), text)
+        for text in sampler_problems(search.sampler, len(search.objectives), spaces)
+    ]
+
+
 def listed_twice(attacks: Sequence[Mapping[str, Any]], at: Place) -> list[Problem]:
     """An attack that could find nothing, since the very same comes before it."""
     seen: list[Mapping[str, Any]] = []
