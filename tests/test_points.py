@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from orchestrator.errors import SpecError
 from orchestrator.evolution import EvolvingPoints, numbers_of
 from orchestrator.gridpoints import GridPoints, endless
+from orchestrator.samplers import sampler_remarks
 from orchestrator.search import Outcome, Study
 from orchestrator.spec import load_spec
 
@@ -116,3 +118,38 @@ def test_evolution_through_a_study_learns_from_what_was_told() -> None:
     for asked, outcome in history:
         rebuilt.rebuild(asked, outcome)
     assert rebuilt.ask()[0] == search.ask()[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"search": {"sampler": "cmaes"}}, "cmaes searches for one objective, got 2"),
+        (
+            {"search": {"sampler": "cmaes", "objectives": {"robust_area": "max"}}},
+            "cmaes cannot search holes that hold only sometimes (all: network.resnet.depth, network.resnet.width)",
+        ),
+        (
+            {"network": {"name": "lenet"}, "search": {"sampler": "cmaes", "objectives": {"robust_area": "max"}}},
+            "cmaes needs at least two holes that are numbers (all)",
+        ),
+        (
+            {"training": {"lr": {"uniform": [0.1, 0.3]}}, "search": {"sampler": "grid"}},
+            "grid needs a `step`, or lists of values, in training.lr (all)",
+        ),
+    ],
+)
+def test_what_a_sampler_cannot_search_is_refused_with_the_holes(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        load_spec(SPEC | change)
+    assert "search.sampler: " in str(refused.value)
+    assert text in str(refused.value)
+
+
+def test_what_a_sampler_leaves_to_chance_is_said() -> None:
+    (cell,) = load_spec(SPEC).cells()
+    spaces = {"all": cell.space}
+    assert sampler_remarks("tpe", 30, spaces) == []
+    (chance, few) = sampler_remarks("nsga2", 30, spaces)
+    assert chance == "nsga2 draws holes that hold only sometimes at random (all: network.resnet.depth, network.resnet.width)"
+    assert few == "nsga2 draws the first 20 of 30 trials at random"
+    assert sampler_remarks("grid", 20, spaces)[0].startswith("grid would try 21 configurations of all, trials are 20")
