@@ -12,7 +12,7 @@ from defenses.seeding import seeded
 from orchestrator.build import make
 from orchestrator.errors import SpecError
 from orchestrator.plausible_eps import refuse_eps
-from orchestrator.samplers import sampler_remarks
+from orchestrator.sampler_limits import sampler_remarks
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.splits import Split, count_test
 from orchestrator.wording import shown

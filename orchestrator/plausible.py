@@ -10,6 +10,7 @@ from orchestrator.cells import Cell
 from orchestrator.errors import Place, Problem
 from orchestrator.initial import read_initial
 from orchestrator.plausible_eps import beyond_the_range
+from orchestrator.sampler_limits import sampler_problems
 from orchestrator.spec_models import EvaluationSpec, SchedulerSpec, SearchSpec, TestSpec
 from orchestrator.wording import shown
 
@@ -43,8 +44,6 @@ def count_problems(search: SearchSpec, test: TestSpec, cells: int) -> list[Probl
 
 def search_problems(search: SearchSpec, cells: Sequence[Cell]) -> list[Problem]:
     """What the sampler cannot search."""
-    from orchestrator.samplers import sampler_problems  # imports Optuna, which is slow, where a spec is whole only
-
     spaces = {cell.name: cell.space for cell in cells}
     return [
         Problem(("search", "sampler"), text)

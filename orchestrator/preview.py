@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.samplers import sampler_remarks
+from orchestrator.sampler_limits import sampler_remarks
 from orchestrator.spec import Cell, Spec
 
 

@@ -24,7 +24,8 @@ from orchestrator.evolution import EvolvingPoints, numbers_of
 from orchestrator.gridpoints import GridPoints
 from orchestrator.lowdiscrepancy import SobolPoints
 from orchestrator.points import Points
-from orchestrator.samplers import KINDS, make_sampler
+from orchestrator.sampler_limits import KINDS
+from orchestrator.samplers import make_sampler
 from orchestrator.space import Configuration, Space
 from orchestrator.window import WHOLE, Window, WindowedStudy
 

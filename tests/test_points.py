@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from orchestrator.errors import SpecError
 from orchestrator.evolution import EvolvingPoints, numbers_of
 from orchestrator.gridpoints import GridPoints, endless
-from orchestrator.samplers import sampler_remarks
+from orchestrator.sampler_limits import sampler_remarks
 from orchestrator.search import Outcome, Study
 from orchestrator.spec import load_spec
 
@@ -150,6 +150,7 @@ def test_what_a_sampler_leaves_to_chance_is_said() -> None:
     spaces = {"all": cell.space}
     assert sampler_remarks("tpe", 30, spaces) == []
     (chance, few) = sampler_remarks("nsga2", 30, spaces)
-    assert chance == "nsga2 draws holes that hold only sometimes at random (all: network.resnet.depth, network.resnet.width)"
+    holes = "network.resnet.depth, network.resnet.width"
+    assert chance == f"nsga2 draws holes that hold only sometimes at random (all: {holes})"
     assert few == "nsga2 draws the first 20 of 30 trials at random"
     assert sampler_remarks("grid", 20, spaces)[0].startswith("grid would try 21 configurations of all, trials are 20")
