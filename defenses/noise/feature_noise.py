@@ -45,9 +45,9 @@ def _shared(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
 def _standard_normal(draws: Draws, x: Tensor) -> Tensor:
     """Counted with channels last, as maps lie in memory: the same numbers whatever the layout of x. -> like x"""
     if x.dim() != 4:
-        return draws.normal(*x.shape[1:])
+        return draws.coarse_normal(*x.shape[1:])
     _, channels, height, width = x.shape
-    return draws.normal(height, width, channels).permute(0, 3, 1, 2)
+    return draws.coarse_normal(height, width, channels).permute(0, 3, 1, 2)
 
 
 def _laid_out_as_maps(sigma: Tensor) -> Tensor:
