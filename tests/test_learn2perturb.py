@@ -38,9 +38,12 @@ def deviations(epoch: Epoch) -> list[float]:
     return [float(value) for tensor in tensors(epoch.state, "noise").values() for value in tensor.flatten()]
 
 
+@pytest.mark.parametrize(("gamma", "epoch"), [(0.1, 2), (0.15, 3)])
 @pytest.mark.parametrize(("slope", "expected"), [(1.0, 0.0871), (2.0, 0.01)])
-def test_one_batch_moves_a_deviation_twice(slope: float, expected: float) -> None:
-    """By hand, from 0.25 at rate 0.1, momentum 0.9, gamma 0.1. Regularizer: slope -0.1 / (2 * 0.5) = -0.1, memory
+def test_one_batch_moves_a_deviation_twice(slope: float, expected: float, gamma: float, epoch: int) -> None:
+    """By hand, from 0.25 at rate 0.1, momentum 0.9, noise from epoch 2 on: gamma / tau is 0.1 / 1 and then 0.15 / 1.5.
+
+    Regularizer: slope -0.1 / (2 * 0.5) = -0.1, memory
     -0.1, move 0.1 * (0.1 + 0.9 * 0.1): 0.269. Loss of slope 1: memory -0.09 + 1 = 0.91, move 0.1 * (1 + 0.9 * 0.91):
     0.0871. Of slope 2: memory 1.91, 0.269 - 0.3719 is below the floor.
     """
@@ -49,8 +52,8 @@ def test_one_batch_moves_a_deviation_twice(slope: float, expected: float) -> Non
     noise = new_noise([Site("1", 0, False, (1,))], "element", 0.25)
     optimizers = {**learner.optimizers, "noise": new_noise_optimizer(noise, 0.1, 0.9)}
     both = Learner(learner.network, {**learner.modules, "noise": noise}, optimizers)
-    batch = Batch(data.images / 255, data.labels, Draws(0, torch.arange(COUNT)), 0, 0)
-    step = Learn2Perturb(gamma=0.1)._step
+    batch = Batch(data.images / 255, data.labels, Draws(0, torch.arange(COUNT)), epoch, 0)
+    step = Learn2Perturb(gamma=gamma, noise_delay=2)._step
     step(both, lambda _model, _batch: slope * noise["1"].sigma.sum(), batch, training)
     assert float(noise["1"].sigma.detach()) == pytest.approx(expected, rel=1e-4)
 
@@ -124,6 +127,21 @@ def test_the_loss_is_the_weighted_sum_of_both() -> None:
     assert attacked > clean + 0.1
     mixed = first_loss(Learn2Perturb(adversarial_weight=0.25, labels="true", **STILL))
     assert mixed == pytest.approx(0.75 * clean + 0.25 * attacked, rel=1e-5)
+
+
+def test_attacked_images_meet_other_noise_than_clean_ones() -> None:
+    """At eps 0 they are the same images: only the noise differs."""
+    clean, same = (
+        first_loss(Learn2Perturb(adversarial_weight=weight, **STILL), Threat("linf", 0.0)) for weight in (0, 1)
+    )
+    assert abs(clean - same) > 1e-4
+    assert clean == pytest.approx(same, rel=0.1)
+
+
+def test_deviations_begin_at_the_floor_where_sigma_is_below() -> None:
+    """The regularizer's slope at 0 is infinite."""
+    begun = train(dataclasses.replace(CLEAN, sigma=0.0, floor=0.02), pictures(), network=Mlp((9,)))
+    assert 0.0199 < min(deviations(begun[0])) < max(deviations(begun[0])) < 0.1
 
 
 def test_predicted_labels_are_the_networks_own() -> None:

@@ -63,6 +63,7 @@ def test_a_resnet_has_the_sites_of_the_paper() -> None:
         (Mlp(()), "blocks", [(64,)]),  # one layer: before it
         (LeNet(), "blocks", [(20, 12, 12), (50, 2, 2), (500,)]),
         (LeNet(), "last_stage", [(500,)]),
+        (Mlp((6, 4)), "last_stage", [(6,), (4,)]),
         (ConvNet(), "activations", [(32, 4, 4), (32, 4, 4), (64, 2, 2), (64, 1, 1)]),
         (ConvNet(), "layers", [(32, 8, 8), (32, 4, 4), (64, 2, 2), (64, 1, 1)]),  # the last convolution gives classes
         (ResNet(8, 2), "activations", [(2, 8, 8)] * 3 + [(4, 4, 4)] * 2 + [(8, 2, 2)] * 2),
@@ -98,6 +99,20 @@ class Functional(nn.Module):
         return logits
 
 
+class Folding(nn.Module):
+    """Its second activation sees quarters of images as examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+        self.quarters = nn.Sequential(nn.Linear(32, 4), nn.ReLU())
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.quarters(self.body(x).view(-1, 32)).view(len(x), 16))
+        return logits
+
+
 def bottlenecks() -> nn.Module:
     return nn.Sequential(
         *(nn.Conv2d(1, 4, 1), nn.ReLU(), Bottleneck(), Bottleneck(), nn.Flatten()),
@@ -111,11 +126,18 @@ def test_a_plugins_blocks_are_found_by_their_modules() -> None:
     assert [site.shape for site in found] == [(4, 8, 8)] * 3
     every = sites(bottlenecks(), 1, 8, "activations")
     assert [site.name for site in every] == ["1", "2/relu", "2/relu@1", "3/relu", "3/relu@1"]
+    layers = sites(bottlenecks(), 1, 8, "layers")
+    assert [site.name for site in layers] == ["0", "2/narrow", "2/wide", "3/narrow", "3/wide"]
+    assert all(site.is_output for site in layers)
     assert [(site.name, site.is_output) for site in sites(Functional(), 1, 8, "blocks")] == [("conv", True)]
     with pytest.raises(
         ValueError, match=r"^sites: needs a network with one of Conv1d, .* allowed .* none, got 'stem'$"
     ):
         sites(nn.Flatten(), 1, 8, "stem")
+
+
+def test_a_map_that_is_not_one_per_example_is_no_site() -> None:
+    assert [site.name for site in sites(Folding(), 1, 8, "activations")] == ["body/1"]
 
 
 @pytest.mark.parametrize(
