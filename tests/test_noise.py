@@ -159,6 +159,7 @@ def test_any_network_can_be_made_noisy_and_stays_itself(make: Callable[[], nn.Mo
     assert all((layer.sigma.grad != 0).any() for _, layer in stochastic_layers(model))
     model.is_on = False
     assert torch.equal(model(x), before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_coarse_normal_is_normal_and_its_places_are_not_correlated() -> None:
