@@ -49,6 +49,19 @@ class Draws:
         angle = (bits >> 16 & 0xFFFFFF).float() / 2**24
         return torch.sqrt(-2 * torch.log(radius)) * torch.cos(2 * math.pi * angle)
 
+    def coarse_normal(self, *shape: int) -> Tensor:
+        """Standard normal float32 with |z| < 4.9, for noise in bulk. -> [B, *shape]
+
+        Four numbers from one hash: Box and Muller's pair (cosine and sine) from 16 bits of radius and 16 of angle.
+        """
+        size = math.prod(shape)
+        shorts = self._bits(-(-size // 4)).view(torch.int16).float()  # [B, >= size], -32768 to 32767
+        half = shorts.shape[1] // 2
+        radius = shorts[:, :half].add_(32768.5).mul_(2**-16).log_().mul_(-2).sqrt_()
+        angle = shorts[:, half:].mul_(math.pi / 32768)
+        pairs = torch.cat([angle.cos() * radius, angle.sin() * radius], 1)
+        return pairs[:, :size].view(len(pairs), *shape)
+
     def integers(self, high: int, *shape: int) -> Tensor:
         """int64 in [0, high). -> [B, *shape]. The bias is below high / 2**53."""
         return (self._bits(*shape) >> 11 & (2**53 - 1)) % high

@@ -5,6 +5,7 @@ from __future__ import annotations
 from defenses.data import Data
 from defenses.defense import Defense
 from defenses.fit import TrainingDiverged
+from defenses.learn2perturb import Learn2Perturb
 from defenses.networks import NETWORKS, Network
 from defenses.out_of_memory import TrainingOutOfMemory
 from defenses.pgd_at import PgdAT
@@ -12,7 +13,7 @@ from defenses.standard import Standard
 from defenses.state import Epoch, State
 from defenses.training import Training
 
-_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT)
+_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT, Learn2Perturb)
 DEFENSES: dict[str, type[Defense]] = {method.name: method for method in _METHODS}
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Data",
     "Defense",
     "Epoch",
+    "Learn2Perturb",
     "Network",
     "PgdAT",
     "Standard",

@@ -1,0 +1,1 @@
+"""Noise on the maps inside a network: where it goes, how it is drawn, how its size is trained."""
