@@ -28,7 +28,7 @@ class Window:
     """
 
     best: int = 40
-    newest: int = 120
+    newest: int = 60
 
 
 WHOLE = Window(best=10**9, newest=10**9)
