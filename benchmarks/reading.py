@@ -14,8 +14,9 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator.storage.compaction import compact
+from orchestrator.storage.parts import encoded
 from orchestrator.storage.schemas import schema_of
-from orchestrator.storage.store import Store, encoded
+from orchestrator.storage.store import Store
 
 TRIALS, ROWS = 250, 4000
 

@@ -34,9 +34,6 @@ def run(
     Ray cluster at `address`, uses the one this process is connected to, or starts one on this machine. `time_budget`,
     in seconds or such as "30m", ends the search early. Raises UserError where the spec or the call is wrong.
     """
-    from orchestrator.analysis import load
-    from orchestrator.cluster.run import run_sweep
-    from orchestrator.progress import Progress
     from orchestrator.rundir import run_root
     from orchestrator.spec import load_spec
 
@@ -45,6 +42,10 @@ def run(
     checked = load_spec(dict(spec) if isinstance(spec, Mapping) else spec, wanted)
     root = run_root(checked, store)
     budget = float("inf") if time_budget is None else seconds(time_budget)
+    from orchestrator.analysis import load
+    from orchestrator.cluster.run import run_sweep  # after all that may be wrong: it brings Ray, which takes seconds
+    from orchestrator.progress import Progress
+
     run_sweep(checked, root, Progress(console or Console()), address, budget)
     return load(root)
 

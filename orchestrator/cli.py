@@ -64,7 +64,8 @@ def run(
     console.print(render(found))
     failed = int((found.trials()["status"] == "failed").sum())
     if failed:
-        console.print(f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root}/trials")
+        said = f"{failed} of {len(found.trials())} trials failed: see the column `error` of {found.root}/trials"
+        console.print(said, soft_wrap=True)
     if failed and failed == len(found.trials()):
         raise typer.Exit(FAILED)
 
@@ -97,7 +98,7 @@ def submit(
             spec, address, store=store, trials=trials, overrides=overrides or [], time_budget=time_budget,
             wait=not no_wait, working_dir=working_dir, runtime_env=runtime_env, write=write,
         )
-    )
+    )  # fmt: skip
 
 
 @app.command()
@@ -129,7 +130,7 @@ def compact(run_directory: RunDirectory) -> None:
     from orchestrator.analysis import load
     from orchestrator.storage.compaction import compact as pack
 
-    for done in pack(load(run_directory).store):
+    for done in pack(load(run_directory).store, say=_console().print):
         busy = (
             "" if done.after < done.before or done.before < 2 or not done.rows else " (somebody reads it all the time)"
         )
@@ -154,14 +155,12 @@ def doctor(
         raise UserError(f"{run_directory}: no run here")
     findings = examine(store)
     for finding in findings:
-        _console().print(f"{finding.name}: {finding.text}", soft_wrap=True, highlight=False, markup=False)
+        _console().print(f"{finding.name}: {finding.text}", soft_wrap=True, highlight=False)
     damaged = sum(finding.is_damaged for finding in findings)
     if repair and damaged:
         with driving(store.files):
-            set_aside(store, findings)
-        _console().print(
-            f"{damaged} damaged files are in {store.root}/.damaged; run the sweep again to have their work"
-        )
+            set_aside(store, examine(store))  # nobody writes from here on
+        _console().print(f"repaired; what was damaged is in {store.root}/.damaged; run the sweep again to redo it")
     elif not findings:
         _console().print("every file is whole")
     elif damaged:
@@ -198,7 +197,7 @@ def main() -> None:
 
 def _complain(text: str) -> None:
     style = "red" if sys.stderr.isatty() else None
-    Console(stderr=True).print(text, style=style, soft_wrap=True, highlight=False, markup=False)
+    Console(stderr=True).print(text, style=style, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -206,5 +205,5 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _console() -> Console:
-    """Standard output; as wide as it takes when it is not a terminal."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+    """Standard output; as wide as it takes when it is not a terminal. Brackets and colons are text, not markup."""
+    return Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)

@@ -12,6 +12,7 @@ from defenses.seeding import seeded
 from orchestrator.build import make
 from orchestrator.errors import SpecError
 from orchestrator.plausible_eps import refuse_eps
+from orchestrator.sampler_limits import sampler_remarks
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.splits import Split, count_test
 from orchestrator.wording import shown
@@ -37,7 +38,8 @@ def check_data(spec: Spec, splits: Mapping[str, tuple[Split, Split]]) -> list[st
         remarks |= dict.fromkeys(_remarks_on_test(spec, cell))
     if problems:
         raise SpecError("\n".join(problems))
-    return list(remarks)
+    spaces = {cell.name: cell.space for cell in spec.cells()}
+    return [*remarks, *sampler_remarks(spec.search.sampler, spec.search.trials, spaces)]
 
 
 def _problems(spec: Spec, cell: Cell, train: Split, validation: Split) -> Iterator[str]:

@@ -6,7 +6,6 @@ import bisect
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._hypervolume import compute_hypervolume
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -69,6 +68,8 @@ def spread(values: Floats, count: int) -> list[int]:
     [0, 1], so that a point that is extreme in one objective and worst in another adds little. Ties go to the first
     objective, then to the first given.
     """
+    from optuna._hypervolume import compute_hypervolume  # here: who reads a run needs no optuna
+
     points = _known(values)
     if not len(points):
         return []

@@ -58,6 +58,10 @@ class Hole(ABC):
         """How many values there are; None for a continuum."""
 
     @abstractmethod
+    def values(self) -> list[Scalar]:
+        """All of them, in order. Raises ValueError for a continuum."""
+
+    @abstractmethod
     def probes(self) -> list[Scalar]:
         """Values that between them meet what can go wrong: all of a small range, else the ends and some between."""
 
@@ -91,8 +95,11 @@ class Choice(Hole):
     def size(self) -> int:
         return len(self.labels)
 
-    def probes(self) -> list[Scalar]:
+    def values(self) -> list[Scalar]:
         return list(self.labels)
+
+    def probes(self) -> list[Scalar]:
+        return self.values()
 
     def form(self) -> dict[str, Any]:
         return {self.kind: list(self.options)}
@@ -110,10 +117,16 @@ class Numeric(Hole):
         step = self._step()
         return None if step is None else round((self.high - self.low) / step) + 1
 
+    def values(self) -> list[Scalar]:
+        size = self.size()
+        if size is None:
+            raise ValueError(f"{self.path} has no step, so that its values cannot be listed")
+        return [self._on_grid(place) for place in range(size)]
+
     def probes(self) -> list[Scalar]:
         size = self.size()
         if size is not None and size <= MOST_PROBES:
-            return [self._on_grid(place) for place in range(size)]
+            return self.values()
         middle = [self._snapped(self.low + share * (self.high - self.low)) for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
         return [self._typed(self.low), *middle, self._typed(self.high)]
 

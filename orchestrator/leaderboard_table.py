@@ -21,13 +21,14 @@ def render(run: Run) -> RenderableType:
     board = run.leaderboard()
     varying = [name for name in board.columns if name.startswith(PARAM)]
     several = [name for name in ("cell", "dataset", "eps") if board[name].nunique() > 1]
-    table = Table(title=_title(board), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    title = Text(_title(board), style="table.title")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("#", *several, "test\nrobust", "test\nclean", "validation\nrobust", "validation\nclean"):
         table.add_column(heading, no_wrap=True)
     for heading in ("rung\nrobust", "doubts", "trial", "settings"):
         table.add_column(heading, no_wrap=heading != "settings")
     for _, row in board.head(MOST_ROWS).iterrows():
-        table.add_row(*_cells(row, several, _short(varying)))
+        table.add_row(*map(Text, _cells(row, several, _short(varying))))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
     notes += [

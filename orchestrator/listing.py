@@ -35,11 +35,10 @@ def listing(table: str | None, name: str | None) -> RenderableType:
 def _entries(title: str, entries: Mapping[str, Any]) -> Table:
     grid = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, kind in entries.items():
-        grid.add_row(
-            name, Text(_first_sentence(kind)), Text(", ".join(f"{f.name}={_default(f)}" for f in fields(kind)))
-        )
+        settings = ", ".join(f"{f.name}={_default(f)}" for f in fields(kind))
+        grid.add_row(*map(Text, (name, _first_sentence(kind), settings)))
     for name, cascade in CASCADES.items() if title == "attacks" else ():
-        grid.add_row(name, Text("cascade"), Text(", then ".join(repr(attack) for attack in cascade)))
+        grid.add_row(*map(Text, (name, "cascade", ", then ".join(repr(attack) for attack in cascade))))
     return grid
 
 
@@ -48,7 +47,7 @@ def _settings(name: str, kind: Any) -> RenderableType:
     for heading in ("setting", "default", "type"):
         grid.add_column(heading)
     for setting in fields(kind):
-        grid.add_row(setting.name, _default(setting), str(setting.type))
+        grid.add_row(*map(Text, (setting.name, _default(setting), str(setting.type))))
     return Group(Text(name, style="bold"), Text(inspect.getdoc(kind) or ""), Text(""), grid)
 
 

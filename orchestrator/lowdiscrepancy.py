@@ -9,8 +9,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
+from orchestrator.points import Points
 
-class SobolPoints:
+
+class SobolPoints(Points):
     """The points of one sequence, by index. Each hole has a dimension of its own, also one whose condition does not
     always hold, so that a point is known from (seed, index) alone (Sobol 1967; scrambled as Owen 1998)."""
 
@@ -18,12 +20,12 @@ class SobolPoints:
         self._holes = dict(holes)
         self._engine = qmc.Sobol(max(1, len(self._holes)), scramble=True, rng=seed)
 
-    def point(self, index: int) -> dict[str, Any]:
+    def point(self, place: int) -> dict[str, Any]:
         """The internal coordinate of each hole at a place of the sequence, by path."""
-        if index != self._engine.num_generated:
+        if place != self._engine.num_generated:
             self._engine.reset()
-            if index:
-                self._engine.fast_forward(index)
+            if place:
+                self._engine.fast_forward(place)
         shares = self._engine.random(1)[0]
         return {
             path: coordinate(kind, float(share))

@@ -10,6 +10,7 @@ from orchestrator.cells import Cell
 from orchestrator.errors import Place, Problem
 from orchestrator.initial import read_initial
 from orchestrator.plausible_eps import beyond_the_range
+from orchestrator.sampler_limits import sampler_problems
 from orchestrator.spec_models import EvaluationSpec, SchedulerSpec, SearchSpec, TestSpec
 from orchestrator.wording import shown
 
@@ -39,6 +40,15 @@ def count_problems(search: SearchSpec, test: TestSpec, cells: int) -> list[Probl
         return []
     text = f"{cells} cells x ({search.trials} trials + {finalists} of finalists) are {total:,} trials"
     return [Problem(("search", "trials"), f"{text}; a sweep may have at most {MOST_TRIALS:,}")]
+
+
+def search_problems(search: SearchSpec, cells: Sequence[Cell]) -> list[Problem]:
+    """What the sampler cannot search."""
+    spaces = {cell.name: cell.space for cell in cells}
+    return [
+        Problem(("search", "sampler"), text)
+        for text in sampler_problems(search.sampler, len(search.objectives), spaces)
+    ]
 
 
 def listed_twice(attacks: Sequence[Mapping[str, Any]], at: Place) -> list[Problem]:

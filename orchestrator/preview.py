@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.sampler_limits import sampler_remarks
 from orchestrator.spec import Cell, Spec
 
 
@@ -15,17 +16,22 @@ def preview(spec: Spec) -> RenderableType:
     test = spec.evaluation.test
     wanted = min(test.finalists, spec.search.trials)
     finalists = len(cells) * wanted * test.seeds
-    trials = f"{len(cells)} cell{'s' * (len(cells) != 1)} x {spec.search.trials} search trials ({spec.search.sampler})"
+    trials = f"{_count(len(cells), 'cell')} x {_count(spec.search.trials, 'search trial')} ({spec.search.sampler})"
+    more = f"{_count(wanted, 'finalist')} x {_count(test.seeds, 'seed')} each: {finalists} more"
     lines = [
         f"{spec.name}: the spec is right.",
-        f"{trials}, then "
-        + (f"{wanted} finalists x {test.seeds} seeds each: {finalists} more" if finalists else "no finalists"),
+        f"{trials}, then {more if finalists else 'no finalists'}",
         f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",
     ]
     if spec.search.constraints:
         lines.append("constraints: " + ", ".join(f"{name} {bound}" for name, bound in spec.search.constraints.items()))
     lines += [_rungs(spec), *_evaluations(spec)]
+    lines += sampler_remarks(spec.search.sampler, spec.search.trials, {cell.name: cell.space for cell in cells})
     return Group(*(Text(line) for line in lines), *(_dimensions(cell) for cell in cells))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _rungs(spec: Spec) -> str:
@@ -59,9 +65,11 @@ def _attack(block: dict[str, object] | str) -> str:
 def _dimensions(cell: Cell) -> Table:
     size = cell.space.size()
     count = "infinitely many" if size is None else f"{size:,}"
-    table = Table(title=f"{cell.name}: {count} configurations", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    title = Text(f"{cell.name}: {count} configurations", style="table.title")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("hole", "kind", "range", "where"):
         table.add_column(heading)
     for dimension in cell.space.dimensions():
-        table.add_row(dimension.path, dimension.kind, dimension.range, dimension.condition)
+        row = (dimension.path, dimension.kind, dimension.range, dimension.condition)
+        table.add_row(*map(Text, row))  # a plain string would be read as markup: [sgd, adam] as a tag
     return table

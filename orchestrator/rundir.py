@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.lasting import lasting_base
-from orchestrator.provenance import code_version, gather
-from orchestrator.spec import Spec, difference, load_spec
+from orchestrator.provenance import code_version, gather, spec_hash
 from orchestrator.storage.files import Files, open_files
 from orchestrator.storage.patience import Patient
 from orchestrator.storage.store import Store
 from orchestrator.storage.store_place import below, is_uri, refuse_bad_uri
 
+if TYPE_CHECKING:
+    from orchestrator.spec import Spec
+
 SPEC = "spec.yaml"
 PROVENANCE = "provenance.json"
+REPLACES = "replaces_spec_hash"  # in it, of the spec that was there: a driver may die between the two
 
 
 def run_root(spec: Spec, store: str | Path | None) -> str:
@@ -55,6 +58,8 @@ def open_run(spec: Spec, files: Files) -> Store:
 
     Raises UserError where a sweep of this name with another space is on record there.
     """
+    from orchestrator.spec import difference, load_spec  # here: who reads a run needs no specs
+
     recorded = text_of(files, SPEC)
     if recorded is not None:
         on_record = load_spec(f"{recorded}\n", name=f"{files.root}/{SPEC}")
@@ -67,8 +72,8 @@ def open_run(spec: Spec, files: Files) -> Store:
     store = Store(files, spec.param_columns())
     store.prepare()
     text = spec.to_yaml()
-    if recorded != text or not _is_current(files):
-        store.write_json(PROVENANCE, gather(text))
+    if recorded != text or not _is_current(files, text):
+        store.write_json(PROVENANCE, {**gather(text), REPLACES: recorded if recorded is None else spec_hash(recorded)})
         store.write_text(SPEC, text)
     return store
 
@@ -91,10 +96,11 @@ def _fixed(spec: Spec) -> dict[str, Any]:
     return {**spec.search_space_key(), "evaluation": measured}
 
 
-def _is_current(files: Files) -> bool:
-    """Whether a provenance on record is of the code at hand."""
+def _is_current(files: Files, text: str) -> bool:
+    """Whether a provenance on record is of the code at hand, and of this spec."""
     try:
-        return bool(json.loads(files.read(PROVENANCE))["code_version"] == code_version())
+        said = json.loads(files.read(PROVENANCE))
+        return bool(said["code_version"] == code_version() and said["spec_hash"] == spec_hash(text))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 

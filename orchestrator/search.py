@@ -18,19 +18,21 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from orchestrator.evolution import EvolvingPoints, numbers_of
+from orchestrator.gridpoints import GridPoints
 from orchestrator.lowdiscrepancy import SobolPoints
+from orchestrator.points import Points
+from orchestrator.sampler_limits import KINDS
+from orchestrator.samplers import make_sampler
 from orchestrator.space import Configuration, Space
-from orchestrator.tpe import SpaceTPE
-from orchestrator.window import Window, WindowedStudy
+from orchestrator.window import WHOLE, Window, WindowedStudy
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-
-QMC = "qmc"
 GRID = "grid"  # the kind of a hole whose values are all tried, in turn, whatever the sampler
+OF_STUDY = "study:"  # before the name of what a sampler noted on the study while it asked
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,8 @@ class Study:
     ) -> None:
         self.space, self.sampler, self.seed, self.fixed = space, sampler, seed, list(fixed)
         turns = [optuna.study.StudyDirection[direction.upper()] for direction in directions]
-        self._study = WindowedStudy(turns, window)
-        holes = {path: hole.distribution() for path, hole in space.holes().items() if hole.kind != GRID}
-        self._points = SobolPoints(holes, seed) if sampler == QMC else None
+        self._study = WindowedStudy(turns, window if KINDS[sampler].is_windowed else WHOLE)
+        self._points = self._make_points()
         self._always = {path: hole.distribution() for path, hole in space.holes().items() if not hole.conditions}
         self._asks = 0
 
@@ -88,6 +89,7 @@ class Study:
     def ask(self) -> tuple[Asked, Configuration]:
         """The next suggestion; the first ones are those given as `fixed`."""
         number = self.asks
+        noted = self._study.noted()
         self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number), self._always)
         if given := self._given(number):
             self._study.enqueue_trial(given)
@@ -100,6 +102,8 @@ class Study:
         frozen = self._study.note(number)
         distributions = {path: distribution_to_json(kind) for path, kind in frozen.distributions.items()}
         attrs = {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}
+        attrs |= {OF_STUDY + key: value for key, value in self._study.noted().items() if key not in noted}
+        attrs |= self._points.attrs(self._place(number)) if self._points and self._place(number) >= 0 else {}
         return Asked(number, dict(frozen.params), distributions, attrs), configuration
 
     def tell(self, number: int, outcome: Outcome) -> None:
@@ -115,36 +119,59 @@ class Study:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, state=TrialState.FAIL)
-        self._study.note(number)
+        self._hear(self._study.note(number))
 
     def rebuild(self, asked: Asked, outcome: Outcome | None) -> None:
         """Put back a recorded suggestion, in order of number; without an outcome it is still running."""
         states = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         reported = self._reported(outcome) if outcome and outcome.status == "pruned" else {}
         is_complete = outcome is not None and outcome.status == "completed"
+        attrs = asked.sampler_attrs
+        for key in attrs:
+            if key.startswith(OF_STUDY):
+                self._study.set_noted(key.removeprefix(OF_STUDY), attrs[key])
         self._study.add_trial(
             create_trial(
                 state=states[outcome.status] if outcome else TrialState.RUNNING,
                 values=list(outcome.values or ()) if outcome and is_complete else list(reported.values())[-1:] or None,
                 params=asked.params,
                 distributions={path: _distribution(text) for path, text in asked.distributions.items()},
-                system_attrs=dict(asked.sampler_attrs),
+                system_attrs={key: value for key, value in attrs.items() if not key.startswith(OF_STUDY)},
                 intermediate_values=dict(reported),
                 constraints=dict(outcome.constraints) if outcome and outcome.constraints else None,
             )
         )
-        self._study.note(self._asks)
-        self._asks += 1
+        number, self._asks = self._asks, self._asks + 1
+        if self._points and self._place(number) >= 0:
+            self._points.restore(self._place(number), attrs)
+        self._hear(self._study.note(number))
+
+    def _make_points(self) -> Points | None:
+        holes = {path: hole.distribution() for path, hole in self.space.holes().items() if hole.kind != GRID}
+        if self.sampler == "qmc":
+            return SobolPoints(holes, self.seed)
+        if self.sampler == "cmaes":
+            return EvolvingPoints(numbers_of(holes), self.seed)
+        return GridPoints(self.space) if self.sampler == GRID else None
+
+    def _place(self, number: int) -> int:
+        """Among the suggestions that are not given; negative for one that is."""
+        return number - len(self.fixed)
+
+    def _hear(self, trial: FrozenTrial) -> None:
+        """Let the points know of a suggestion that has ended."""
+        if self._points and trial.state != TrialState.RUNNING and self._place(trial.number) >= 0:
+            self._points.ended(self._place(trial.number), self._study.worth(trial))
 
     def _given(self, number: int) -> dict[str, Any]:
         """What the sampler does not choose: settings to be tried first, then the next point of the `grid` holes."""
         if number < len(self.fixed):
             return dict(self.fixed[number])
-        place = number - len(self.fixed)
+        place = self._place(number)
         given = self._points.point(place) if self._points else {}
         for path, hole in self.space.holes().items():
-            if hole.kind == GRID:
-                values = hole.probes()
+            if hole.kind == GRID and self.sampler != GRID:
+                values = hole.values()
                 place, turn = divmod(place, len(values))
                 given[path] = hole.internal(values[turn])
         return given
@@ -152,15 +179,6 @@ class Study:
     def _reported(self, outcome: Outcome) -> Mapping[int, float]:
         """Rung figures as Optuna may hear them: with several objectives its TPE raises on them."""
         return (outcome.rungs or {}) if len(self._study.directions) == 1 else {}
-
-
-def make_sampler(name: str, seed: int, always: Mapping[str, BaseDistribution]) -> BaseSampler:
-    """The sampler for one suggestion; `always` are the holes that hold whatever is chosen elsewhere."""
-    if name in ("random", QMC):  # the points of qmc are given; it never draws
-        return RandomSampler(seed=seed)
-    if name == "tpe":
-        return SpaceTPE(always, seed)
-    raise ValueError(f"search.sampler: must be one of random, tpe, qmc, got {name!r}")
 
 
 @lru_cache(maxsize=1024)  # a study has few of them, and thousands of suggestions with each

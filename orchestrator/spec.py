@@ -14,6 +14,7 @@ from orchestrator.plausible import (
     count_problems,
     listed_twice,
     rung_problems,
+    search_problems,
     shared_out,
     size_problems,
     step_problems,
@@ -167,6 +168,7 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
         return None, problems
     problems += size_problems(outer.evaluation, cells) + rung_problems(outer.scheduler, cells)
     problems += count_problems(outer.search, outer.evaluation.test, len(cells)) + step_problems(attacks, cells)
+    problems += search_problems(outer.search, cells)
     cells, wrong = with_initial(outer.search.initial, cells)
     problems += wrong
     if problems:

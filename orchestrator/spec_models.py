@@ -15,7 +15,7 @@ from orchestrator.provenance import masked
 from orchestrator.storage.store_place import is_uri, what_is_wrong
 from orchestrator.wording import one_of, shown
 
-SAMPLERS = ("tpe", "random", "qmc")
+SAMPLERS = ("tpe", "random", "qmc", "grid", "nsga2", "nsga3", "gp", "cmaes")
 SCHEDULERS = ("asha", "none")
 METRICS = ("clean_accuracy", "robust_accuracy", "robust_area", "seconds", "parameters")
 _SHARES = ("clean_accuracy", "robust_accuracy", "robust_area")

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.build import make
 from orchestrator.datasets import DATASETS, Dataset, Images, Labels
+from orchestrator.datasets.dataset import Rows, Take
 from orchestrator.errors import UserError
 
 COMMON_KEYS = ("name", "root", "validation", "train", "test")
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,7 @@ def load_training(block: Mapping[str, Any], seed: int) -> tuple[Split, Split]:
     class, so that every prefix is near balanced. The validation split does not depend on `train`.
     """
     dataset, root = _dataset(block)
-    images, labels = _load(dataset, root, "train")
+    take, labels = _load(dataset, root, "train")
     classes = _count_classes(labels, dataset.name)
     rows = _by_class(labels, seed, "train")
     counts = np.array([len(group) for group in rows])
@@ -56,7 +55,7 @@ def load_training(block: Mapping[str, Any], seed: int) -> tuple[Split, Split]:
     validation = _interleave([group[:end] for group, end in zip(rows, held_out, strict=True)])
     train = np.sort(np.concatenate([group[a:b] for group, a, b in zip(rows, held_out, ends, strict=True)]))
     _count_classes(labels[train], f"{dataset.name}, cut to {len(train)} training examples", classes)
-    return _split(images, labels, train, classes), _split(images, labels, validation, classes)
+    return _split(take, labels, train, classes), _split(take, labels, validation, classes)
 
 
 def load_test(block: Mapping[str, Any], seed: int, classes: int | None = None) -> Split:
@@ -65,7 +64,7 @@ def load_test(block: Mapping[str, Any], seed: int, classes: int | None = None) -
     `classes` is that of the training split; where it is not given the training data is read again to count them.
     """
     dataset, root = _dataset(block)
-    images, labels = _load(dataset, root, "test")
+    take, labels = _load(dataset, root, "test")
     size = _size(block, "test", len(labels)) or len(labels)
     if classes is None:
         classes = _count_classes(_load(dataset, root, "train")[1], dataset.name)
@@ -74,7 +73,7 @@ def load_test(block: Mapping[str, Any], seed: int, classes: int | None = None) -
     rows = _by_class(labels, seed, "test")
     shares = _shares(np.array([len(group) for group in rows]), size)
     order = _interleave([group[:end] for group, end in zip(rows, shares, strict=True)])
-    return _split(images, labels, order, classes)
+    return _split(take, labels, order, classes)
 
 
 def count_test(block: Mapping[str, Any]) -> int | None:
@@ -100,22 +99,45 @@ def _dataset(block: Mapping[str, Any]) -> tuple[Dataset, Path | None]:
         raise UserError(f"dataset.root: there is no home directory for {root!r}") from None
 
 
-def _load(dataset: Dataset, root: Path | None, split: str) -> tuple[Images, Labels]:
-    """What the dataset gives, with what its author promised looked at."""
+def _load(dataset: Dataset, root: Path | None, split: str) -> tuple[Take, Labels]:
+    """What the dataset gives, images by their rows, with what its author promised looked at."""
     where = f"dataset {dataset.name}, {split} split"
+    opened = getattr(dataset, "opened", None)
     try:
-        images, labels = dataset(root, split)
+        take, labels = _whole(dataset, root, split, where) if opened is None else opened(root, split)
     except MemoryError as error:
         raise UserError(f"{where}: does not fit into memory: {error}") from None
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise UserError(f"{where}: images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
-    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-        raise UserError(f"{where}: labels must be int64 [{len(images)}], got {labels.dtype} {list(labels.shape)}")
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        raise UserError(f"{where}: labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
     if len(labels) == 0:
         raise UserError(f"{where}: has no example")
     if labels.min() < 0:
         raise UserError(f"{where}: labels must be whole numbers from 0, got {labels.min()} at row {labels.argmin()}")
-    return images, labels
+    return lambda rows: _images(take, rows, where), labels
+
+
+def _whole(dataset: Dataset, root: Path | None, split: str, where: str) -> tuple[Take, Labels]:
+    images, labels = dataset(root, split)
+    _look_at(images, where)
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        raise UserError(f"{where}: labels must be int64 [{len(images)}], got {labels.dtype} {list(labels.shape)}")
+    return images.__getitem__, labels
+
+
+def _images(take: Take, rows: Rows, where: str) -> Images:
+    try:
+        images = take(rows)
+    except MemoryError as error:
+        raise UserError(f"{where}: does not fit into memory: {error}") from None
+    _look_at(images, where)
+    if len(images) != len(rows):
+        raise UserError(f"{where}: {len(rows)} images were asked for, got {len(images)}")
+    return images
+
+
+def _look_at(images: Images, where: str) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(f"{where}: images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
 
 
 def _count_classes(labels: Labels, name: str, classes: int | None = None) -> int:
@@ -174,8 +196,8 @@ def _interleave(rows: list[Rows]) -> Rows:
     return np.concatenate(rows)[np.argsort(places, kind="stable")]
 
 
-def _split(images: Images, labels: Labels, rows: Rows, classes: int) -> Split:
-    parts = images[rows], labels[rows], rows.astype(np.int64)
+def _split(take: Take, labels: Labels, rows: Rows, classes: int) -> Split:
+    parts = take(rows), labels[rows], rows.astype(np.int64)
     content = hashlib.sha256()
     for part in parts:
         content.update(f"{part.dtype.str}{part.shape}".encode())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from scipy.special import ndtri
+from statistics import NormalDist
 
 
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -15,7 +14,7 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
     """
     if n <= 0 or not -1e-9 * n <= successes <= n * (1 + 1e-9):
         raise ValueError(f"successes: must be from 0 to n with n > 0, got {successes!r} of {n!r}")
-    z = float(ndtri((1 + confidence) / 2))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = min(max(successes / n, 0.0), 1.0)
     centre = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

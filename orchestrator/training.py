@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from defenses import Data, Epoch
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, OUT_OF_MEMORY, TRAINING_ENDED, TRAINING_STARTED, event, key_of
 from orchestrator.measuring import measure
 from orchestrator.metrics import metrics_of
+from orchestrator.peak_memory import forget_peak, peak_memory_bytes
 from orchestrator.plan import Plan
 from orchestrator.rungs import Reached, RungRule, degenerate_key, rung_key, rungs
 from orchestrator.splits import Split
@@ -43,6 +43,7 @@ class Trainer:
     def __init__(
         self, plan: Plan, rule: RungRule, data: TrainingData, files: Files, device: str, told: Sequence[Record] = ()
     ) -> None:
+        forget_peak(device)  # the worker's: it may have trained a larger one before
         self.plan, self.rule, self.data, self.files, self.device = plan, rule, data, files, device
         self.defense, self.training = plan.make_defense(), plan.make_training()
         self.rungs = rungs(self.training.epochs, rule.grace_epochs, rule.reduction_factor, self.defense.ready_epoch)
@@ -193,13 +194,6 @@ class Trainer:
         data = Data(images, labels, train.classes)
         fitted: Iterator[Epoch] = self.defense.fit(self.plan.make_network(), data, self.training, draws, self._state)
         return fitted
-
-
-def peak_memory_bytes(device: str) -> int:
-    """The most memory used so far: on a GPU by tensors, else by the whole process."""
-    if device != "cpu":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def device_name(device: str) -> str:

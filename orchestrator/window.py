@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -28,6 +29,9 @@ class Window:
 
     best: int = 40
     newest: int = 120
+
+
+WHOLE = Window(best=10**9, newest=10**9)
 
 
 class WindowedStudy(optuna.Study):
@@ -62,8 +66,22 @@ class WindowedStudy(optuna.Study):
             self._running.discard(number)
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             self._finished.append(number)
-            self._standing.add(number, *self._worth(trial))
+            self._standing.add(number, *self._tier_and_losses(trial))
         return trial
+
+    def worth(self, trial: FrozenTrial) -> tuple[float, ...]:
+        """How good a trial that has ended was, the smaller the better; one that failed is the worst."""
+        if trial.state == TrialState.FAIL:
+            return (math.inf,)
+        tier, losses = self._tier_and_losses(trial)
+        return (tier, *losses)
+
+    def noted(self) -> dict[str, Any]:
+        """What samplers noted on the study as a whole."""
+        return dict(self._storage.get_study_system_attrs(self._study_id))
+
+    def set_noted(self, key: str, value: Any) -> None:
+        self._storage.set_study_system_attr(self._study_id, key, value)
 
     @contextmanager
     def looking_back(self) -> Iterator[None]:
@@ -85,7 +103,7 @@ class WindowedStudy(optuna.Study):
         found = [trials[number] for number in self._shown if states is None or trials[number].state in states]
         return copy.deepcopy(found) if deepcopy else found
 
-    def _worth(self, trial: FrozenTrial) -> tuple[float, list[float]]:
+    def _tier_and_losses(self, trial: FrozenTrial) -> tuple[float, list[float]]:
         """The tier and the losses by which Optuna's TPE tells good from bad: whatever was completed within the
         constraints, then what was pruned, the later the better, then the least violation."""
         violation = sum(value for value in trial.constraints.values() if value > 0)

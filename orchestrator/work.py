@@ -79,5 +79,4 @@ def _device(has_gpu: bool, threads: int) -> str:
     if not (has_gpu and torch.cuda.is_available()):
         return "cpu"
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
     return "cuda"

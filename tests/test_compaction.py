@@ -15,8 +15,10 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.storage import compaction, quiet
 from orchestrator.storage.compaction import compact
+from orchestrator.storage.driver_lock import compacting
 from orchestrator.storage.exchange import CannotExchange, exchange
 from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.parts import joined, split, widened
 from orchestrator.storage.quiet import watching
 from orchestrator.storage.store import Store
 
@@ -99,6 +101,25 @@ def test_parts_of_different_schemas_are_packed_under_the_later_one(store: Store)
     frame = pd.read_parquet(f"{store.root}/trials").set_index("trial_id")
     assert frame["param.defense.steps"].fillna(0).to_dict() == {"a": 0, "b": 7}
     assert frame["param.training.lr"].fillna(0).to_dict() == {"a": 0.5, "b": 0}
+
+
+def test_where_nothing_says_which_columns_there_are_nothing_is_packed(store: Store) -> None:
+    fill(store, parts=2)
+    for spoil in (Path.unlink, lambda path: path.write_bytes(b"PAR1")):
+        spoil(Path(store.root, "trials", "0-schema.parquet"))
+        with pytest.raises(UserError, match=r"trials/0-schema\.parquet: is missing or damaged.*run the sweep once"):
+            compact(Store.at(store.root))
+        assert len(store.names("epochs")) == 2
+        store.prepare()
+
+
+def test_a_column_that_the_table_does_not_know_stays_in_its_part(store: Store) -> None:
+    """A schema that was written anew may know less than the parts."""
+    wide, narrow = store.to_table("epochs", [epoch(1)]), store.to_table("epochs", [epoch(2)]).drop_columns(["loss"])
+    assert widened(wide, narrow.schema)["loss"].to_pylist() == [0.5]
+    whole = joined([("a", widened(wide, narrow.schema)), ("b", narrow)])
+    assert whole["loss"].to_pylist() == [0.5, None]
+    assert [(key, part["epoch"].to_pylist()) for key, part in split(whole)] == [("a", [1]), ("b", [2])]
 
 
 def test_examples_whose_evaluation_is_not_on_record_stay_where_they_are(store: Store) -> None:
@@ -197,14 +218,16 @@ STEPS = [
     ("replace", 0), ("replace", 1), ("link", 0), ("link", 2), ("exchange", 0), ("sync", 1), ("sync", 3), ("rmtree", 8),
     ("unlink", 3),
 ]  # fmt: skip
+IN_PLACE = [("replace", 2), ("replace", 3), ("replace", 4)]  # the manifests: of nothing yet, the commit, the end
+DEFAULT = [("replace", 1), ("replace", 3), ("unlink", 3)]
 
 
 @pytest.mark.parametrize(
     ("where", "step", "after"),
     [("exchanged", *step) for step in STEPS]
     + [
-        pytest.param("in place", *step, marks=() if step in (("replace", 1), ("unlink", 3)) else pytest.mark.parity)
-        for step in STEPS
+        pytest.param("in place", *step, marks=() if step in DEFAULT else pytest.mark.parity)
+        for step in (*STEPS, *IN_PLACE)
     ],
 )
 def test_a_compaction_killed_between_any_two_steps_leaves_every_row_once(
@@ -237,7 +260,7 @@ def test_where_directories_cannot_be_exchanged_the_manifest_says_what_counts(
 
 
 def test_a_second_compaction_is_refused(store: Store) -> None:
-    with compaction._alone(store), pytest.raises(UserError, match="another compaction"):
+    with compacting(store.files), pytest.raises(UserError, match="another compaction is at work here"):
         compact(store)
 
 

@@ -14,6 +14,7 @@ from inline import SYNTHETIC, Inline
 from orchestrator.doctor import examine, set_aside
 from orchestrator.errors import UserError
 from orchestrator.storage.compaction import compact
+from orchestrator.storage.manifest import MANIFEST
 from orchestrator.storage.store import Store
 
 SPEC = {
@@ -39,6 +40,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same sweep, cut off in the middle."""
     return Inline(tmp_path_factory.mktemp("stopped") / "tiny", SPEC).run(7).root
+
+
+def compacted(source: Path, folder: Path) -> Path:
+    root = Path(shutil.copytree(source, folder / "tiny"))
+    compact(Store.at(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished sweep, compacted."""
+    return compacted(finished, tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="module")
+def stopped_and_packed(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compacted(stopped, tmp_path_factory.mktemp("stopped_and_packed"))
+
+
+SOURCES = ["finished", "stopped", "packed", "stopped_and_packed"]
 
 
 def rows(root: Path) -> dict[str, pd.DataFrame]:
@@ -106,20 +127,37 @@ def tried(source: Path, folder: Path, expected: dict[str, pd.DataFrame], times: 
     return counts
 
 
-@pytest.mark.parametrize("source", ["finished", "stopped"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_damaged_file_is_named_or_does_no_harm_and_no_row_is_lost(
     source: str, finished: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    counts = tried(request.getfixturevalue(source), tmp_path, rows(finished), times=4, seed=1)
-    assert counts.total() == 4
+    times = 2 if "packed" in source else 4
+    counts = tried(request.getfixturevalue(source), tmp_path, rows(finished), times=times, seed=1)
+    assert counts.total() == times
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("source", ["finished", "stopped"])
-def test_two_hundred_damaged_files(source: str, finished: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    counts = tried(request.getfixturevalue(source), tmp_path, rows(finished), times=100, seed=2)
+@pytest.mark.parametrize("source", SOURCES)
+def test_fifty_damaged_files_of_each(
+    source: str, finished: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    counts = tried(request.getfixturevalue(source), tmp_path, rows(finished), times=50, seed=2)
     print(f"{source}: {dict(sorted(counts.items()))}")
-    assert counts.total() == 100
+    assert counts.total() == 50
+
+
+@pytest.mark.parametrize("kind", ["deleted", "cut"])
+@pytest.mark.parametrize("source", ["packed", "stopped_and_packed"])
+def test_a_manifest_that_is_lost_or_damaged_is_named_and_no_row_is_lost(
+    source: str, kind: str, finished: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = Path(shutil.copytree(request.getfixturevalue(source), tmp_path / "tiny"))
+    for table in ("asks", "epochs", "attacks", "examples", "events"):
+        path = root / table / MANIFEST
+        path.unlink() if kind == "deleted" else path.write_bytes(path.read_bytes()[:-3])
+    assert end_of(root) == "named, then repaired"
+    for name, found in rows(root).items():
+        pd.testing.assert_frame_equal(found, rows(finished)[name], obj=name)
 
 
 @pytest.mark.parametrize("table", ["asks", "epochs", "attacks", "examples", "trials"])
@@ -133,10 +171,9 @@ def test_a_table_that_lost_all_its_parts_is_found_again(finished: Path, tmp_path
         pd.testing.assert_frame_equal(found, rows(finished)[name], obj=name)
 
 
-def test_damage_in_a_packed_part_is_named(finished: Path, tmp_path: Path) -> None:
+def test_damage_in_a_packed_part_is_named(finished: Path, packed: Path, tmp_path: Path) -> None:
     root = tmp_path / "tiny"
-    shutil.copytree(finished, root)
-    compact(Store.at(root))
+    shutil.copytree(packed, root)
     (part,) = (root / "epochs").glob("packed-*.parquet")
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(UserError, match=rf"{part}: is damaged .*doctor RUN --repair"):
@@ -146,5 +183,6 @@ def test_damage_in_a_packed_part_is_named(finished: Path, tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(rows(root)["epochs"], rows(finished)["epochs"])
 
 
-def test_a_whole_run_has_no_findings(finished: Path) -> None:
-    assert examine(Store.at(finished)) == []
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_whole_run_has_no_findings(source: str, request: pytest.FixtureRequest) -> None:
+    assert examine(Store.at(request.getfixturevalue(source))) == []

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dataset_files import write_cifar10, write_cifar100, write_imagenet, write_images, write_svhn
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from orchestrator.build import make
-from orchestrator.datasets import DATASETS, Digits, Mnist, Parquet, Synthetic
+from orchestrator.datasets import DATASETS, Digits, FashionMnist, Mnist, Parquet, Synthetic
 from orchestrator.errors import UserError
 from orchestrator.splits import COMMON_KEYS
 
@@ -67,6 +68,12 @@ CASES: dict[str, Callable[[Path], None]] = {
     "digits": nothing,
     "synthetic": nothing,
     "mnist": write_idx,
+    "fashion_mnist": lambda root: write_idx(root, "FashionMNIST"),
+    "cifar10": write_cifar10,
+    "cifar100": write_cifar100,
+    "svhn": write_svhn,
+    "imagenet": write_imagenet,
+    "image_folder": write_images,
     "parquet": write_colours,
 }
 
@@ -98,6 +105,11 @@ class TestEvery:
             assert labels.shape == (len(images),)
             count = getattr(DATASETS[name](), "count", None)  # a promise only some make
             assert count is None or count(tmp_path, split) == len(labels)
+            opened = getattr(DATASETS[name](), "opened", None)  # likewise
+            if opened is not None:
+                take, all_labels = opened(tmp_path, split)
+                assert np.array_equal(all_labels, labels)
+                assert np.array_equal(take(np.array([3, 0, 3])), images[[3, 0, 3]])
             assert labels.min() == 0
             assert np.array_equal(images, again[0])
             assert np.array_equal(labels, again[1])
@@ -117,17 +129,20 @@ def test_digits_are_scaled_and_a_quarter_of_each_class_is_the_test() -> None:
     assert train.max() == 255
 
 
-def test_mnist_reads_what_is_in_the_files(tmp_path: Path) -> None:
-    write_idx(tmp_path)
-    images, labels = Mnist()(tmp_path, "test")
+@pytest.mark.parametrize(("dataset", "folder"), [(Mnist(), "MNIST"), (FashionMnist(), "FashionMNIST")])
+def test_mnist_reads_what_is_in_the_files(dataset: Mnist, folder: str, tmp_path: Path) -> None:
+    write_idx(tmp_path, folder)
+    images, labels = dataset(tmp_path, "test")
     assert images.shape == (20, 1, 28, 28)
     assert np.array_equal(images[:, 0], np.random.default_rng(20).integers(0, 256, (20, 28, 28), dtype=np.uint8))
     assert labels.tolist() == [row % 10 for row in range(20)]
 
 
 def test_mnist_says_what_to_put_where(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is not there.*MNIST/raw.*`download: true`"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is not there.*/MNIST/raw.*`download: true`"):
         Mnist()(tmp_path, "train")
+    with pytest.raises(UserError, match=r"four unzipped FashionMNIST files into .*/FashionMNIST/raw, or"):
+        FashionMnist()(tmp_path, "train")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03\0\0", b"<html>not found</html>", b"\x1f\x8b\x08\0" * 9])
@@ -141,6 +156,7 @@ def test_mnist_names_a_broken_file(tmp_path: Path, content: bytes) -> None:
 class Mirror:
     """In place of torchvision's class, whose `download` needs a network."""
 
+    folder: ClassVar[str] = "MNIST"
     fetched: ClassVar[list[str]] = []
 
     def __init__(self, root: str, download: bool) -> None:
@@ -148,7 +164,7 @@ class Mirror:
         if self.fetched:
             raise RuntimeError("no network")
         self.fetched.append(root)
-        write_idx(Path(root), "MNIST")
+        write_idx(Path(root), self.folder)
 
 
 def test_mnist_downloads_only_when_told_and_only_what_is_missing(
@@ -161,6 +177,13 @@ def test_mnist_downloads_only_when_told_and_only_what_is_missing(
     assert len(Mnist(download=True)(tmp_path, "test")[0]) == 20
     with pytest.raises(UserError, match=r"dataset\.download: could not fetch mnist into .*no network"):
         Mnist(download=True)(tmp_path / "elsewhere", "train")
+
+
+def test_fashion_mnist_is_fetched_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "torchvision.datasets.FashionMNIST", type("Mirror", (Mirror,), {"folder": "FashionMNIST", "fetched": []})
+    )
+    assert len(FashionMnist(download=True)(tmp_path, "train")[0]) == 40
 
 
 def test_parquet_gives_pixels_and_labels_in_order_of_file_and_row(tmp_path: Path) -> None:
@@ -246,8 +269,9 @@ def test_datasets_that_need_a_folder_say_so(tmp_path: Path) -> None:
         Parquet()(None, "train")
     with pytest.raises(UserError, match=r"dataset\.root: there is no folder .*absent"):
         Parquet()(tmp_path / "absent", "train")
-    with pytest.raises(UserError, match=r"dataset\.root: mnist needs the folder"):
-        Mnist()(None, "train")
+    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "image_folder"):
+        with pytest.raises(UserError, match=rf"dataset\.root: {name} needs the folder that holds "):
+            DATASETS[name]()(None, "train")
 
 
 def test_synthetic_follows_its_settings() -> None:
@@ -283,10 +307,15 @@ def test_synthetic_splits_share_class_means_and_noise_makes_them_harder() -> Non
         {"name": "parquet", "test_files": ""},
         {"name": "parquet", "test_files": "../*.parquet"},
         {"name": "digits", "download": True},
+        {"name": "cifar100", "labels": "medium"},
+        {"name": "image_folder", "channels": 2},
+        {"name": "image_folder", "size": 0},
+        {"name": "image_folder", "resize": 64},
+        {"name": "imagenet", "resize": 200},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(block: dict[str, Any]) -> None:
-    field = "examples" if "size" in block else list(block)[1]  # the product is told at one of its factors
+    field = "examples" if block.get("size", 0) > 4096 else list(block)[1]  # the product is told at one of its factors
     with pytest.raises(UserError, match=field):
         make(DATASETS, block)
 

@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import s3_server
 
 from orchestrator.errors import UserError
 from orchestrator.storage import lease
-from orchestrator.storage.driver_lock import NAME, driving
+from orchestrator.storage.driver_lock import NAME, compacting, driving
 from orchestrator.storage.files import Files, open_files
 
 HOLD = """
@@ -74,6 +76,24 @@ def test_a_killed_driver_on_this_machine_leaves_no_lock(files: Files) -> None:
     with driving(files, said.append):
         pass
     assert said == []
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without the rights of an administrator, whom a disk refuses nothing."""
+    before = os.geteuid()
+    os.seteuid(65534 if before == 0 else before)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("hold", [driving, compacting])
+def test_a_run_that_one_may_not_write_is_named(tmp_path: Path, hold: Callable[[Files], Any]) -> None:
+    (tmp_path / "run").mkdir(mode=0o500)
+    with nobody(), pytest.raises(UserError, match=f"{tmp_path}/run: cannot be written here: .*Permission denied"):
+        hold(open_files(tmp_path / "run")).__enter__()
 
 
 def test_the_lock_is_hidden_from_readers_of_the_run(files: Files) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -119,10 +120,36 @@ def test_the_answer_does_not_depend_on_batch_size_or_global_seed(batch_size: int
     assert torch.equal(found.adversarials, again.adversarials)
 
 
-def test_the_model_keeps_its_mode() -> None:
-    model = Ramp().train()
-    evaluate_robustness(model, IMAGES, LABELS, threat=LINF, attacks=["fgsm"])
-    assert model.training
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_module_keeps_its_mode(fails: bool) -> None:
+    def attack(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
+        assert not any(module.training for module in model.modules())
+        model.train()
+        if fails:
+            raise RuntimeError("an attack's own")
+        return x
+
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Sequential(nn.Dropout(), Ramp())).train()
+    model[0].eval()  # frozen, as when a network is tuned further
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(RuntimeError, match="an attack's own") if fails else contextlib.nullcontext():
+        evaluate_robustness(model, IMAGES, LABELS, threat=LINF, attacks=[attack])
+    assert [module.training for module in model.modules()] == modes == [True, False, True, True, True]
+
+
+def test_an_attack_that_leaves_the_model_in_training_mode_is_judged_in_eval_mode() -> None:
+    class Fickle(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = Ramp()(x)
+            return -logits if self.training else logits
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
+        model.train()
+        return x
+
+    found = evaluate_robustness(Fickle(), IMAGES, LABELS, threat=LINF, attacks=[attack, "noise"], doubts="off")
+    assert found.per_attack["n_fooled"].iloc[0] == 0
+    assert found.per_attack["robust_accuracy"].iloc[0] == found.clean_accuracy == pytest.approx(0.8)
 
 
 def test_at_eps_zero_robust_accuracy_is_clean_accuracy() -> None:

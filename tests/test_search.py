@@ -46,7 +46,7 @@ def outcome(number: int, lr: float, directions: int) -> Outcome:
     return Outcome("completed", (value, lr)[:directions], None, {"degenerate": float(number % 4 == 1)})
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "nsga3", "gp"])
 @pytest.mark.parametrize("directions", [("maximize",), ("maximize", "minimize")])
 @pytest.mark.parametrize("window", [Window(), Window(best=4, newest=6)])
 def test_a_rebuilt_study_suggests_what_the_undisturbed_one_does(

@@ -197,7 +197,8 @@ NESTED: list[tuple[dict[str, Any], str]] = [
     ({"search": 3}, "search: must be a mapping, got 3"),
     (
         {"search": {"sampler": "tpee"}},
-        "search.sampler: must be one of tpe, random, qmc, got 'tpee'; did you mean 'tpe'?",
+        "search.sampler: must be one of tpe, random, qmc, grid, nsga2, nsga3, gp, cmaes, got 'tpee'; "
+        "did you mean 'tpe'?",
     ),
     ({"search": {"trials": 0}}, "search.trials: must be a whole number >= 1, got 0"),
     (

@@ -237,6 +237,23 @@ def test_a_dataset_that_breaks_its_promise_is_named(
         load_training({"name": "given"}, 0)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES.astype(np.float32), LABELS, r"images must be uint8 \[N, C, H, W\], got float32 \[4, 1, 2, 2\]"),
+        (IMAGES, LABELS, "3 images were asked for, got 4"),
+        (IMAGES, LABELS.astype(np.int32), r"labels must be int64 \[N\], got int32 \[4\]"),
+        (IMAGES, LABELS[:0], "has no example"),
+    ],
+)
+def test_a_dataset_that_is_opened_is_looked_at_too(
+    images: np.ndarray, labels: np.ndarray, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Given, "opened", lambda self, root, split: (lambda rows: images, labels), raising=False)
+    with pytest.raises(UserError, match=f"dataset given, train split: {message}"):
+        load_training({"name": "given", "validation": 1}, 0)
+
+
 def test_mistakes_in_the_block_are_mistakes_of_the_spec() -> None:
     with pytest.raises(SpecError):
         load_training({"name": "given", "counted": ""}, 0)

@@ -152,7 +152,7 @@ def test_a_part_gets_its_name_when_it_is_synced_and_counts_when_the_name_is(
         real = getattr(durable.os, name)
 
         def spied(*arguments: Any, name: str = name, real: Any = real) -> None:
-            steps.append((name, store.has("epochs", "t")))
+            steps.append((name, "t" in store.keys("epochs")))
             real(*arguments)
 
         monkeypatch.setattr(durable.os, name, spied)
@@ -204,7 +204,7 @@ def test_a_time_needs_its_zone(store: Store) -> None:
 
 @pytest.mark.parametrize("key", ["", ".a", "_a", "-a", "a/b", "../a", "a b", "a:b", "é", "a\n", "x" * 201, "0-schema"])
 def test_a_key_that_is_no_plain_name_is_refused(store: Store, key: str) -> None:
-    for use in (store.part, store.has, store.read_trial):
+    for use in (store.part, store.read_trial):
         with pytest.raises(ValueError, match="key: must be"):
             use("epochs", key)
     for write in (store.append, store.replace):
@@ -220,8 +220,6 @@ def test_every_allowed_key_is_read_back(store: Store) -> None:
         store.append("epochs", name, [epoch(1, trial=name)])
     assert store.keys("epochs") == names
     assert set(pd.read_parquet(Path(store.root, "epochs"))["trial_id"]) == names
-    assert store.has("epochs", "a.b")
-    assert not store.has("epochs", "a")
 
 
 def test_an_unknown_table_is_refused(store: Store) -> None:
@@ -235,6 +233,21 @@ def test_read_trial_gives_the_rows_of_that_trial_alone(store: Store) -> None:
     assert store.read_trial("epochs", "ab")["loss"].to_list() == [2.0, 9.0]
     assert store.read_trial("epochs", "a", ["loss"]).columns.to_list() == ["loss"]
     assert store.read_trial("epochs", "a").empty
+
+
+def test_the_footers_of_many_groups_are_asked_for_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store takes its time for each. None is answered here before all are asked for."""
+    for number in range(8):
+        store.append_group("epochs", str(number), [(f"t{number}.{part}", [epoch(part)]) for part in range(2)])
+    expected = {f"t{number}.{part}": f"group-{number}" for number in range(8) for part in range(2)}
+    real, together = Store.keys_in, Barrier(8, timeout=20)
+
+    def asked(reader: Store, table: str, name: str) -> list[str]:
+        together.wait()
+        return real(reader, table, name)
+
+    monkeypatch.setattr(Store, "keys_in", asked)
+    assert store.index("epochs") == expected
 
 
 def test_a_store_is_picklable_and_a_reader_needs_no_param_columns(store: Store) -> None:

@@ -17,7 +17,7 @@ READS: dict[str, Callable[[Store], Any]] = {
     "read": lambda store: store.read("epochs")["loss"].to_list(),
     "read_trial": lambda store: store.read_trial("epochs", "b")["loss"].to_list(),
     "keys": lambda store: store.keys("epochs"),
-    "has": lambda store: store.has("epochs", "b"),
+    "record": lambda store: store.record("epochs", "b").to_pylist(),
     "rows": lambda store: store.rows("epochs", "a"),
     "append": lambda store: store.append("epochs", "new", [epoch("new", 4, 0.5)]),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -177,11 +178,98 @@ def test_a_log_whose_connection_breaks_is_told_once(project: Path) -> None:
     assert [line for line in said.splitlines() if line in ("one", "two", "three")] == ["one", "two", "three"]
 
 
-def test_a_cluster_that_is_gone_ends_the_following(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PATIENCE", -1.0)
-    code, said = submitted(FakeJobs(breaks=9), project)
+class Clock:
+    """Time that passes when someone waits, and when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(project: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(following, "time", clock)
+    return clock
+
+
+@dataclass
+class Shaky(FakeJobs):
+    """After an hour of log the connection breaks, as Ray says it; then the log is silent for `cut` attempts.
+
+    `gone` is whether the server does not answer then either, `silent` whether a cut connection is not noticed.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    cut: int = 0
+    gone: bool = False
+    silent: bool = False
+    attempts: int = 0
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        self.attempts += 1
+        if self.attempts == 1:
+            yield "one\n"
+            self.clock.now += 3600
+        if self.silent and self.attempts == 1:
+            await asyncio.Event().wait()
+        if self.attempts <= 1 + self.cut:
+            raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+        async for text in super().tail_job_logs(job):
+            yield text
+
+    def get_job_info(self, job: str) -> Any:
+        if self.gone and self.attempts <= 1 + self.cut:
+            raise ConnectionError("refused")
+        return super().get_job_info(job)
+
+
+def test_a_connection_lost_after_hours_is_made_again(project: Path, clock: Clock) -> None:
+    code, said = submitted(Shaky(clock=clock, gone=True), project)
+    assert code == 0
+    assert [line for line in said.splitlines() if line in ("one", "two")] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(100, 0), (200, 1)])
+def test_a_cluster_is_gone_after_two_minutes_without_an_answer(
+    project: Path, clock: Clock, seconds: int, code: int
+) -> None:
+    found, said = submitted(Shaky(clock=clock, cut=seconds, gone=True), project)
+    assert found == code
+    assert ("does not answer any more" in said) == bool(code)
+
+
+def test_a_server_that_answers_is_not_gone_though_the_log_cannot_be_had(project: Path, clock: Clock) -> None:
+    code, said = submitted(Shaky(clock=clock, cut=500), project)
+    assert code == 0
+    assert "two" in said.split()
+
+
+def test_a_job_that_ended_with_its_node_is_done_though_its_log_is_lost(project: Path, clock: Clock) -> None:
+    class Lost(Shaky):
+        def get_job_info(self, job: str) -> Any:
+            self.jobs[job].status = "FAILED"
+            return super().get_job_info(job)
+
+    jobs = Lost(clock=clock, cut=10_000)
+    code, said = submitted(jobs, project)
     assert code == 1
-    assert "does not answer any more" in said
+    assert "it is said" in said
+    assert jobs.attempts < 10
+
+
+def test_a_connection_that_is_cut_without_a_word_is_made_again(
+    project: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "QUIET", 0.01)
+    code, said = submitted(Shaky(clock=clock, silent=True), project)
+    assert code == 0
+    assert "two" in said.split()
 
 
 def test_control_c_detaches_and_says_how_to_follow_and_to_stop(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -168,9 +169,10 @@ class EvaluatorPool:
             place.was_ended = False
             self._up.append(place)
         except (RayTaskError, ActorDiedError) as error:  # it cannot work; Ray would have restarted one that died
-            self.troubles.append(f"an evaluator cannot work and is given up: {error}")
+            why = _plain(error).splitlines()[-1]
+            self.troubles.append(f"an evaluator cannot work and is given up: {why}")
             if not self._up and not self._starting:
-                raise NoEvaluator(f"no evaluator can work: {error}") from None
+                raise NoEvaluator(f"no evaluator can work: {why}") from error
         except RayError:
             self._await(place)
 
@@ -193,13 +195,13 @@ class EvaluatorPool:
             return verdict
         except RayTaskError as error:
             self._begin_next(place)
-            return Verdict(job.assignment, None, str(error), tuple(job.deaths))
+            return Verdict(job.assignment, None, _plain(error), tuple(job.deaths))
         except RayError as error:  # the actor, its node, or an object it needed is gone
             is_first = is_first and place in self._up
             self._await(place)
             if is_first:
                 job.deaths.append(
-                    f"no answer in {self.time_limit:g} s" if place.was_ended else f"its evaluator died: {error}"
+                    f"no answer in {self.time_limit:g} s" if place.was_ended else f"its evaluator died: {_plain(error)}"
                 )
         if len(job.deaths) < ATTEMPTS and job.hangs < HANGS:
             self._waiting.appendleft(job)
@@ -214,3 +216,8 @@ class EvaluatorPool:
             self._silence.heard(place)
         else:
             self._silence.forget(place)
+
+
+def _plain(error: Exception) -> str:
+    """What Ray says of an error, without the colours it says it in."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()

@@ -10,6 +10,8 @@ from typing import Any
 from orchestrator.cluster.jobs import Jobs
 
 PATIENCE = 120.0  # seconds without an answer after which a cluster counts as gone
+QUIET = 300.0  # seconds without a word of the log after which we ask whether the cluster is still there
+BARREN = 5  # connections in a row that brought nothing new, after which the log of a job that has ended is given up
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -20,19 +22,33 @@ class ClusterGone(Exception):
 def follow(jobs: Jobs, job: str, write: Callable[[str], None]) -> Any:
     """The job's details once it has ended; its log is written on the way, nothing of it twice.
 
-    Raises ClusterGone where the server stays silent, KeyboardInterrupt where the user ends it: the job goes on then.
+    A log that breaks off says little: where a proxy or the driver's node fails, the server goes on answering. Raises
+    ClusterGone where it does not, KeyboardInterrupt where the user ends it: the job goes on then.
     """
-    written, heard = _Written(write), time.monotonic()
+    silence, written, barren = _Silence(), _Written(write), 0
+
+    def take(text: str) -> None:
+        silence.heard()
+        written.take(text)
+
     while True:
+        before = written.length
         try:
-            asyncio.run(_tail(jobs, job, written))
-            details = jobs.get_job_info(job)
-            if _has_ended(details):
-                return details
-            heard = time.monotonic()
+            written.restart()
+            asyncio.run(_tail(jobs, job, take))
+            is_whole = True
         except (OSError, RuntimeError, _client_error()) as error:
-            if time.monotonic() - heard > PATIENCE:
-                raise ClusterGone(str(error)) from error
+            silence.failed(error)
+            is_whole = False
+        barren = 0 if written.length > before else barren + 1
+        try:
+            details = jobs.get_job_info(job)
+        except (OSError, RuntimeError) as error:
+            silence.failed(error)
+        else:
+            silence.heard()
+            if _has_ended(details) and (is_whole or barren >= BARREN):
+                return details
         time.sleep(1.0)
 
 
@@ -57,27 +73,49 @@ def why(details: Any) -> str:
     return f"its process was ended by signal {signal}" if 0 < signal < 65 else f"its exit code was {code}"
 
 
+class _Silence:
+    """For how long nothing was heard: counted from the first failure after the last sign of life."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def heard(self) -> None:
+        self._since = None
+
+    def failed(self, error: Exception) -> None:
+        """Raises ClusterGone where failures have followed one another for too long."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since > PATIENCE:
+            raise ClusterGone(str(error) or type(error).__name__) from error
+
+
 class _Written:
-    """Passes on each part of a log once, though each connection begins at its start."""
+    """Passes on each part of a log once, though each connection begins at its start. `length` is what there was."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self._write, self._longest, self._seen = write, 0, 0
+        self._write, self.length, self._seen = write, 0, 0
 
     def restart(self) -> None:
         self._seen = 0
 
     def take(self, text: str) -> None:
-        new = text[max(0, self._longest - self._seen) :]
+        new = text[max(0, self.length - self._seen) :]
         self._seen += len(text)
-        self._longest = max(self._longest, self._seen)
+        self.length = max(self.length, self._seen)
         if new:
             self._write(new)
 
 
-async def _tail(jobs: Jobs, job: str, written: _Written) -> None:
-    written.restart()
-    async for text in jobs.tail_job_logs(job):
-        written.take(text)
+async def _tail(jobs: Jobs, job: str, take: Callable[[str], None]) -> None:
+    """Pass on the log to its end. Raises TimeoutError where it stands still, as it does when the network is cut."""
+    parts = jobs.tail_job_logs(job)
+    while True:
+        async with asyncio.timeout(QUIET):
+            text = await anext(parts, None)
+        if text is None:
+            return
+        take(text)
 
 
 def _has_ended(details: Any) -> bool:

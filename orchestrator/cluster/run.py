@@ -22,6 +22,7 @@ from orchestrator.cluster.session import connected
 from orchestrator.cluster.trainable import Bench, TrialActor
 from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearcher
 from orchestrator.data_check import check_data
+from orchestrator.exhaustion import exhausted_searches
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run, open_run_directory
@@ -69,13 +70,14 @@ def run_sweep(
         sweep = Sweep(spec, store, sizes, Ledger(store, may_write=held.check))
         if sweep.is_searched and not _lacks_finalists(sweep):
             sweep.ledger.flush()
-            progress.line("nothing to do: every trial is on record")
+            for line in ("nothing to do: every trial is on record", *exhausted_searches(sweep)):
+                progress.line(line)
             return
         with connected(address) as nodes:
             refuse_unshared(files.root, files.is_local)
             refuse_other_code()
             allocation = allocate(spec.resources, nodes)
-            for remark in (*remarks, *allocation.remarks, describe(allocation)):
+            for remark in (*remarks, *exhausted_searches(sweep), *allocation.remarks, describe(allocation)):
                 progress.line(remark)
             with progress, reserved(allocation, progress.line) as places:
                 work = make_work(sweep, allocation)

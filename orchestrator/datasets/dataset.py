@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -10,6 +11,9 @@ import numpy.typing as npt
 
 Images = npt.NDArray[np.uint8]  # [N, C, H, W]
 Labels = npt.NDArray[np.int64]  # [N]
+Rows = npt.NDArray[np.int64]  # [M], numbers of rows
+Take = Callable[[Rows], Images]
+"""Gives the images of these rows, in their order."""
 
 
 class Dataset(Protocol):
@@ -20,6 +24,8 @@ class Dataset(Protocol):
     of a spec belong to every dataset. Rows come in an order that never changes: their numbers are the example ids.
     `count(root, split)`, where there is one, says how many rows there are without reading an image or a label, and
     raises UserError where files are missing: what is wrong with a test split is then said before hours of training.
+    `opened(root, split)`, where there is one, gives a `Take` and all labels: then only those images are read that a
+    spec asks for, and no image before it is known which.
     """
 
     name: ClassVar[str]

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from orchestrator.datasets.dataset import Images, Labels
 from orchestrator.errors import UserError
 
-FOLDER = "MNIST"
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -31,6 +30,7 @@ class Mnist:
 
     name: ClassVar[str] = "mnist"
     default_root: ClassVar[str | None] = "~/data"
+    folder: ClassVar[str] = "MNIST"  # and the name of torchvision's class, which fetches the files
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
         from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -45,24 +45,24 @@ class Mnist:
     def _paths(self, root: Path | None, split: str) -> list[Path]:
         """The files of a split, which are there."""
         if root is None:
-            raise UserError(f"dataset.root: {self.name} needs the folder that holds {FOLDER}/raw")
-        paths = [root / FOLDER / "raw" / file for file in FILES[split]]
+            raise UserError(f"dataset.root: {self.name} needs the folder that holds {self.folder}/raw")
+        paths = [root / self.folder / "raw" / file for file in FILES[split]]
         missing = [path for path in paths if not path.is_file()]
         if missing and self.download:
             self._download(root)
         elif missing:
             raise UserError(
-                f"dataset.root: {missing[0]} is not there. Put the four unzipped {FOLDER} files into "
+                f"dataset.root: {missing[0]} is not there. Put the four unzipped {self.folder} files into "
                 f"{paths[0].parent}, or say `download: true` in the dataset block, or name in `root` the folder in "
-                f"which {FOLDER}/raw lies"
+                f"which {self.folder}/raw lies"
             )
         return paths
 
     def _download(self, root: Path) -> None:
-        from torchvision.datasets import MNIST
+        from torchvision import datasets
 
         try:
-            MNIST(str(root), download=True)
+            getattr(datasets, self.folder)(str(root), download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(f"dataset.download: could not fetch {self.name} into {root}: {error}") from error
 

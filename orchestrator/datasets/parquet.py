@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
 from orchestrator.datasets.dataset import Images, Labels
+from orchestrator.datasets.decoding import decode
 from orchestrator.errors import UserError
 
 BATCH = 1024
-GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 @dataclass(frozen=True)
@@ -105,22 +104,7 @@ class Parquet:
         """-> [C, H, W]"""
         if data is None:
             raise UserError(f"dataset.image: {where}: no image (null)")
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                converted = image.convert(self._mode(image.mode, where))
-        except UnidentifiedImageError:
-            raise UserError(f"dataset.image: {where}: not an image Pillow knows, got {data[:12]!r}") from None
-        except (Image.DecompressionBombError, OSError, SyntaxError) as error:
-            raise UserError(f"dataset.image: {where}: not an image Pillow can read: {error}") from error
-        pixels = np.asarray(converted)
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-    def _mode(self, mode: str, where: str) -> str:
-        if mode not in GREY + COLOUR:
-            raise UserError(f"dataset.image: {where}: only images of 8 bits per channel are read, got mode {mode}")
-        if self.channels is None:
-            return "L" if mode in GREY else "RGB"
-        return "L" if self.channels == 1 else "RGB"
+        return decode(io.BytesIO(data), self.channels, f"dataset.image: {where}")
 
 
 def _files(root: Path, pattern: str) -> list[Path]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from orchestrator.storage.files import Files
-from orchestrator.storage.store import checked_key
+from orchestrator.storage.parts import checked_key
 
 State: TypeAlias = dict[str, Any]  # Tensor or JSON value, by dotted name
 DIRECTORY = "checkpoints"

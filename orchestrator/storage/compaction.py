@@ -6,17 +6,16 @@ would miss them, so a moment is waited for at which there is none; several reade
 moment, and then the table stays as it is (or, rarely, one of them has to read again). Where directories cannot be
 exchanged (object stores, some file systems) the packed part is put beside the others, the manifest says from when on it
 counts and which parts it stands for, and these are deleted; `orchestrator.load` reads by the manifest, so it sees all
-rows once there too.
+rows once there too. What a compaction that was killed left to be deleted, the next driver or compaction deletes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,11 +23,15 @@ from pathlib import Path
 
 from orchestrator.errors import UserError
 from orchestrator.storage import durable
+from orchestrator.storage.driver_lock import compacting
 from orchestrator.storage.exchange import CannotExchange, exchange
+from orchestrator.storage.hold import Held
+from orchestrator.storage.leftovers import finish
 from orchestrator.storage.manifest import MANIFEST, Manifest
+from orchestrator.storage.parts import EMPTY, PACKED, SUFFIX, encoded, joined
 from orchestrator.storage.quiet import Watch, watching
 from orchestrator.storage.schemas import TABLES
-from orchestrator.storage.store import PACKED, SUFFIX, Store, encoded, joined
+from orchestrator.storage.store import Store
 from orchestrator.storage.table_lock import table_lock
 
 ROWS = 2_000_000  # of a packed part, about; one that has half of it is left as it is
@@ -48,17 +51,29 @@ class Compaction:
     rows: int
 
 
-def compact(store: Store, patience: float = PATIENCE) -> list[Compaction]:
+def compact(store: Store, patience: float = PATIENCE, say: Callable[[str], None] = lambda _: None) -> list[Compaction]:
     """Pack every table. Safe beside a running sweep, and whatever dies on the way.
 
     Rows of `examples` stay where they are until their evaluation is on record: it may be done again. Raises UserError
-    where another compaction is at work.
+    where another compaction is at work, and where a table has lost what says which columns it has. On an object store
+    one that was killed elsewhere is waited for, of which `say` hears.
     """
-    with _alone(store):
-        return [_compact(store, table, patience) for table in TABLES]
+    for table in TABLES:
+        _refuse_unknown_columns(store, table)
+    with compacting(store.files, say) as held:
+        return [_compact(store, table, patience, held) for table in TABLES]
 
 
-def _compact(store: Store, table: str, patience: float) -> Compaction:
+def _refuse_unknown_columns(store: Store, table: str) -> None:
+    if store.schema_on_record(table) is None:
+        raise UserError(
+            f"{store.root}/{table}/{EMPTY}{SUFFIX}: is missing or damaged, so that nothing says which columns there "
+            "are: run the sweep once first, which writes it, and compact then"
+        )
+
+
+def _compact(store: Store, table: str, patience: float, held: Held) -> Compaction:
+    finish(store.files, table, held)
     before = store.names(table)
     counts = {name: store.rows(table, name) for name in _packable(store, table, before)}
     groups = list(_groups(counts))
@@ -66,17 +81,26 @@ def _compact(store: Store, table: str, patience: float) -> Compaction:
     packing = Path(f".{table}.packing") if store.files.is_local else Path(table)
     if store.files.is_local:
         shutil.rmtree(Path(store.root) / packing, ignore_errors=True)  # of one that was killed
+    elif groups:
+        _have_manifest(store, table)
     packed: dict[str, list[str]] = {}
     for group in groups:
         name = f"{PACKED}{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         whole = joined([record for part in group for record in store.records(table, part)])
+        held.check()
         store.files.make_directory(str(packing))
         store.files.replace(f"{packing}/{name}{SUFFIX}", encoded(whole))
         packed[name] = group
     if packed:
-        _commit(store, table, packed, stamps, patience)
+        _commit(store, table, packed, stamps, patience, held)
     moved = sum(counts[name] for group in groups for name in group)
     return Compaction(table, len(before), len(store.names(table)), moved)
+
+
+def _have_manifest(store: Store, table: str) -> None:
+    """From the first packed part on there is one: a packed part that it does not name is known not to count."""
+    if not store.manifest(table).is_written:
+        store.files.replace(f"{table}/{MANIFEST}", Manifest().to_bytes())
 
 
 def _packable(store: Store, table: str, names: Sequence[str]) -> list[str]:
@@ -102,16 +126,29 @@ def _groups(counts: Mapping[str, int]) -> Iterator[list[str]]:
         yield group
 
 
-def _commit(store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float) -> None:
+def _commit(
+    store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float, held: Held
+) -> None:
     if store.files.is_local:
         try:
             _exchange(store, table, packed, stamps, patience)
             return
         except CannotExchange:
-            for name in packed:
-                os.replace(f"{store.root}/.{table}.packing/{name}{SUFFIX}", f"{store.root}/{table}/{name}{SUFFIX}")
-            durable.sync_directory(Path(store.root, table))
-    _supersede(store, table, packed)
+            with table_lock(store.files, table, packing=True):
+                if _stamps(store, table, list(stamps)) == stamps:
+                    _bring(store, table, packed)
+                    _supersede(store, table, packed, held)
+            shutil.rmtree(Path(store.root) / f".{table}.packing", ignore_errors=True)
+            return
+    _supersede(store, table, packed, held)
+
+
+def _bring(store: Store, table: str, packed: Mapping[str, list[str]]) -> None:
+    """Move packed parts to where the manifest will speak of them."""
+    _have_manifest(store, table)
+    for name in packed:
+        os.replace(f"{store.root}/.{table}.packing/{name}{SUFFIX}", f"{store.root}/{table}/{name}{SUFFIX}")
+    durable.sync_directory(Path(store.root, table))
 
 
 def _exchange(store: Store, table: str, packed: Mapping[str, list[str]], stamps: Stamps, patience: float) -> None:
@@ -127,7 +164,7 @@ def _exchange(store: Store, table: str, packed: Mapping[str, list[str]], stamps:
                     break  # a part was replaced meanwhile: the next compaction takes it
                 names = os.listdir(listing)
                 _fill(live, other, [name for name in names if name.removesuffix(SUFFIX) not in covered])
-                durable.replace(other / MANIFEST, Manifest({name: [] for name in kept}).to_bytes())
+                durable.replace(other / MANIFEST, Manifest(_alone(kept)).to_bytes())
                 if _is_safe_soon(watch, [name for name in names if name[0] not in "._"]):
                     exchange(live, other)
                     durable.sync_directory(root)
@@ -164,14 +201,23 @@ def _fill(live: Path, other: Path, names: Sequence[str]) -> None:
     durable.sync_directory(other)
 
 
-def _supersede(store: Store, table: str, packed: Mapping[str, list[str]]) -> None:
+def _supersede(store: Store, table: str, packed: Mapping[str, list[str]], held: Held) -> None:
     """Say in the manifest that packed parts count from now on in the place of others, and delete those."""
     covered = {name for group in packed.values() for name in group}
-    kept = {name: covers for name, covers in store.manifest(table).packed.items() if name not in covered}
-    store.files.replace(f"{table}/{MANIFEST}", Manifest({**kept, **packed}).to_bytes())
-    for name in sorted(covered):
-        store.files.delete(f"{table}/{name}{SUFFIX}")
-    store.files.replace(f"{table}/{MANIFEST}", Manifest({name: [] for name in (*kept, *packed)}).to_bytes())
+    kept = [name for name in store.manifest(table).packed if name not in covered]
+    _say(store, table, {**_alone(kept), **packed}, held)
+    finish(store.files, table, held)
+    _say(store, table, _alone((*kept, *packed)), held)
+
+
+def _alone(packed: Iterable[str]) -> dict[str, list[str]]:
+    """Packed parts whose origins are gone."""
+    return {name: [] for name in packed}
+
+
+def _say(store: Store, table: str, packed: Mapping[str, Sequence[str]], held: Held) -> None:
+    held.check()
+    store.files.replace(f"{table}/{MANIFEST}", Manifest(packed).to_bytes())
 
 
 def _stamps(store: Store, table: str, names: Sequence[str]) -> Stamps:
@@ -185,16 +231,3 @@ def _stamps(store: Store, table: str, names: Sequence[str]) -> Stamps:
             continue
         found[name] = (stat.st_ino, stat.st_mtime_ns)
     return found
-
-
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    if not store.files.is_local:
-        yield
-        return
-    with open(Path(store.root) / ".compacting", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{store.root}: another compaction is at work here; wait for it, or end it") from None
-        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.errors import UserError
 from orchestrator.storage.store_place import is_uri, refuse_bad_uri
 
 if TYPE_CHECKING:
@@ -58,12 +59,16 @@ class Files(Protocol):
 def open_files(place: str | Path) -> Files:
     """The tree at a path, which need not be there yet, or at an `s3://` or `gs://` URI, whose bucket must be.
 
-    Raises UserError for another scheme, for a secret in the URI and for a bucket that is missing or out of reach.
+    Raises UserError for the home of an unknown user, for another scheme, for a secret in the URI and for a bucket that
+    is missing or out of reach.
     """
     if not is_uri(place):
         from orchestrator.storage.local_files import LocalFiles
 
-        return LocalFiles(str(Path(place).expanduser().absolute()))
+        try:
+            return LocalFiles(str(Path(place).expanduser().absolute()))
+        except RuntimeError:
+            raise UserError(f"store: there is no home directory for {str(place)!r}") from None
     from orchestrator.storage.object_files import ObjectFiles, refuse_missing_bucket
 
     refuse_bad_uri(str(place))

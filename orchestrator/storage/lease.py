@@ -1,4 +1,4 @@
-"""A hold on a run in an object store, which knows no locks: renewed while its driver lives, taken over when it is not.
+"""A hold in an object store, which knows no locks: renewed while its holder lives, taken over when it is not.
 
 Each hold is a file `NAME/<number>.json`, the newest number counts, and numbers are created once, so that one of
 several successors gets the next. Nobody compares clocks: a successor watches the file, and a hold whose file has
@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from orchestrator.errors import UserError
-from orchestrator.storage.driver_lock import myself, refusal
 from orchestrator.storage.files import Files
+from orchestrator.storage.hold import HeldByAnother, myself, refusal
 from orchestrator.storage.processes import Process
 
 LEASE = 30.0  # seconds without a sign of life after which a hold is over
@@ -26,7 +26,7 @@ WATCH = 0.5  # seconds between two looks at another's hold
 
 
 class LeaseLost(UserError):
-    """This driver was stalled for so long that another one took its run over."""
+    """This process was stalled for so long that another one took over."""
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Lease:
     directory: str
     number: int
     clock: Callable[[], float] = time.monotonic
+    who: str = "driver"
     _is_lost: bool = False
     _renewed: float = 0.0
     _turn: threading.Lock = field(default_factory=threading.Lock)
@@ -59,13 +60,13 @@ class Lease:
             self._renewed = self.clock()
 
     def check(self) -> None:
-        """Raises LeaseLost where another driver has taken over; looks, where the last sign of life is long ago."""
+        """Raises LeaseLost where another one has taken over; looks, where the last sign of life is long ago."""
         if not self._is_lost and self.clock() - self._renewed > LEASE:
             self.renew()
         if self._is_lost:
             raise LeaseLost(
-                f"{self.files}: this driver was stalled for more than {LEASE:.0f} s, and another one has taken over "
-                "the run; this one ends, and what was finished is kept"
+                f"{self.files}: this {self.who} was stalled for more than {LEASE:.0f} s, and another one has taken "
+                "over; this one ends, and what was finished is kept"
             )
 
     def release(self) -> None:
@@ -88,9 +89,11 @@ def leased(
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
+    who: str = "driver",
 ) -> Iterator[Lease]:
-    """Hold the run, with a thread that renews the hold. Raises UserError where another driver is seen alive."""
-    lease = _taken(files, directory, say, clock, pause)
+    """Hold it, with a thread that renews the hold. Raises HeldByAnother where another holder is seen alive."""
+    files.make_directory(directory)
+    lease = _taken(files, directory, say, clock, pause, who)
     over = threading.Event()
     thread = threading.Thread(target=_keep, args=(lease, over), name="lease", daemon=True)
     thread.start()
@@ -116,13 +119,14 @@ def _taken(
     say: Callable[[str], None],
     clock: Callable[[], float],
     pause: Callable[[float], None],
+    who: str = "driver",
 ) -> Lease:
     """The next number, when the newest hold is over."""
     while True:
         newest = _newest(files, directory)
-        if newest and not _is_over(files, directory, newest, say, clock, pause):
-            raise UserError(refusal(files, _read(files, directory, newest)[1]))
-        lease = Lease(files, directory, newest + 1, clock)
+        if newest and not _is_over(files, directory, newest, say, clock, pause, who):
+            raise HeldByAnother(refusal(files, who, _read(files, directory, newest)[1]))
+        lease = Lease(files, directory, newest + 1, clock, who)
         if files.create(lease.name, lease.content()):
             for old in _numbers(files, directory):
                 if old < lease.number:
@@ -137,6 +141,7 @@ def _is_over(
     say: Callable[[str], None],
     clock: Callable[[], float],
     pause: Callable[[float], None],
+    who: str,
 ) -> bool:
     """Whether a hold is free or dead, seen by watching it for up to `LEASE` seconds in which the store answers."""
     first, holder = _read(files, directory, number)
@@ -148,7 +153,7 @@ def _is_over(
             return True
         if not is_told and clock() - began > 2 * RENEW:
             say(
-                f"{files}: the driver that held this run (process {holder['pid']} on {holder['host']}) is silent; "
+                f"{files}: the {who} that was at work here (process {holder['pid']} on {holder['host']}) is silent; "
                 f"taking over when it has been for {LEASE:.0f} s"
             )
             is_told = True

@@ -44,7 +44,7 @@ class LocalFiles:
     def names(self, directory: str) -> list[str]:
         try:
             return sorted(os.listdir(self._at(directory)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, name: str) -> None:
