@@ -97,12 +97,17 @@ class Learn2Perturb:
     @property
     def ready_epoch(self) -> int:
         """When noise and attacks have both begun."""
-        return max(self._noise_begins or 0, self.adversarial_delay if self.adversarial_weight else 0)
+        return max(self._noise_begins or 0, self._attacks_begin or 0)
 
     def fit(
         self, network: Network, data: Data, training: Training, draws: Draws, state: State | None = None
     ) -> Iterator[Epoch]:
-        """Raises ValueError when images are to be attacked and neither `eps` nor `training.threat` is given."""
+        """Raises ValueError when images are to be attacked and neither `eps` nor `training.threat` is given, and when
+        noise or attacks would begin after the last epoch.
+        """
+        for field, begins in (("noise_delay", self._noise_begins), ("adversarial_delay", self._attacks_begin)):
+            if begins is not None and begins >= training.epochs:
+                raise ValueError(f"{field}: must be less than training.epochs, {training.epochs}, got {begins}")
         learner, noisy = self._learner(network, data, training, draws)
         threat = self._threat(training.threat) if self.adversarial_weight else None
 
@@ -135,6 +140,10 @@ class Learn2Perturb:
     @property
     def _noise_begins(self) -> int | None:
         return None if self.sites == "none" else self.noise_delay
+
+    @property
+    def _attacks_begin(self) -> int | None:
+        return self.adversarial_delay if self.adversarial_weight else None
 
     def _is_noisy(self, epoch: int) -> bool:
         """Whether epoch number `epoch`, from 0, is trained with noise."""

@@ -248,6 +248,15 @@ def test_a_threat_is_needed_where_images_are_attacked() -> None:
     assert first_loss(Learn2Perturb(eps=0.2), None) == first_loss(Learn2Perturb(eps=0.2), Threat("linf", 0.01))
 
 
+@pytest.mark.parametrize("field", ["noise_delay", "adversarial_delay"])
+def test_what_would_never_begin_is_refused(field: str) -> None:
+    late = Learn2Perturb(**{field: 3})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"^{field}: must be less than training\.epochs, 3, got 3$"):
+        train(late, pictures())
+    train(dataclasses.replace(late, **{field: 2}), pictures())
+    train(Learn2Perturb(sites="none", adversarial_weight=0.0, **{field: 3}), pictures())  # type: ignore[arg-type]
+
+
 def test_a_state_of_other_noise_is_not_gone_on_from() -> None:
     state = train(Learn2Perturb(), pictures(), dataclasses.replace(TRAINING, epochs=1))[0].state
     with pytest.raises(RuntimeError, match="size mismatch"):
