@@ -266,9 +266,9 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("pgd", {"restarts": 2, "random_start": False}, r"restarts: 2 without random_start would all be equal"),
     ("pgd", {"step_size": 0.0}, r"step_size: must be finite and > 0, got 0.0"),
     ("pgd", {"step_size": float("nan")}, r"step_size: must be finite and > 0, got nan"),
-    ("pgd", {"loss": "margins"}, r"loss: must be one of cross_entropy, margin, dlr, got 'margins' .*mean margin"),
+    ("pgd", {"loss": "margins"}, r"loss: must be one of cross_entropy, margin, dlr, scaled_cross_entropy, got 'margins' .*mean margin"),
     ("pgd", {"keep": "first"}, r"keep: must be one of best, last, got 'first'"),
-    ("fgsm", {"loss": "ce"}, r"loss: must be one of cross_entropy, margin, dlr, got 'ce'"),
+    ("fgsm", {"loss": "ce"}, r"loss: must be one of cross_entropy, margin, dlr, scaled_cross_entropy, got 'ce'"),
     ("noise", {"queries": 0}, r"queries: must be a whole number >= 1, got 0"),
 ]
 
