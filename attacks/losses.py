@@ -42,8 +42,8 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def scaled_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of logits brought to a span of 10 from the least to the largest. [B, K], [B] -> [B]
 
-    Where logits are so large that the softmax is 1 to the last bit, the gradient of cross-entropy is 0 or noise (Carlini,
-    Wagner 2016, arXiv 1607.04311, divided by a constant); here it never is. The scale is a constant to the gradient.
+    Where logits are so large that the softmax is 1 to the last bit, the gradient of cross-entropy is 0 or noise; here
+    it never is. Carlini, Wagner 2016, arXiv 1607.04311, divided by a constant. The scale is one to the gradient.
     """
     span = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
     return cross_entropy(logits * (10 / span.clamp(min=_LEAST_SPAN)), y)

@@ -74,6 +74,26 @@ class Prototypes(nn.Module):
         self.attracting = drawn("attracting")
         self.repelling = None if is_shared else drawn("repelling")
 
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Prototypes:
+        """Those whose `state_dict` this is. Raises KeyError where it is not."""
+        kinds = [key.partition(".")[0] for key in tensors]
+        stages, (classes, size) = kinds.count("attracting"), tensors["attracting.0"].shape
+        branch = size if "branches" in kinds else 0
+        sized = "branches.{}.weight" if branch else "attracting.{}"
+        widths = [tensors[sized.format(stage)].shape[1] for stage in range(stages)]
+        made = cls(widths, classes, branch, 1.0, "repelling" not in kinds, Draws(0, torch.arange(1)))
+        made.load_state_dict(tensors)
+        return made
+
+    def scores(self, stages: Sequence[Tensor], distance: str) -> Tensor:
+        """Minus the distances to the prototypes that attract, summed over the stages. [B, ...] each -> [B, K]"""
+        found = [
+            distances(branch(vectors(features)).float(), attracting, distance)
+            for features, branch, attracting in zip(stages, self.branches, self.attracting, strict=True)
+        ]
+        return -torch.stack(found).sum(0)
+
     def forward(self, stages: Sequence[Tensor], y: Tensor, weights: Weights) -> Tensor:
         """The loss of each example, summed over the stages. [B, ...] each, [B] -> [B]"""
         losses = [

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from attacks.attack import Attack
 from attacks.draws import Draws
@@ -23,8 +24,9 @@ from defenses.data import Data
 from defenses.features import Place, named, reading, stages, widths
 from defenses.fit import Batch, fit
 from defenses.learner import Learner, new_learner, new_optimizer
+from defenses.nearest_prototype import NearestPrototype, put_beside
 from defenses.networks.registry import Network
-from defenses.state import Epoch, State, deployed
+from defenses.state import Epoch, State, deployed, tensors
 from defenses.training import Training
 
 PROTOTYPES = ("separate", "shared")
@@ -42,10 +44,10 @@ class PCL:
     mean the same at every batch size. The rates of prototypes do not depend on the weights, as in the code: gradients
     are divided by the larger weight that acts on them.
 
-    `stages` counts back from the classifier (all, where the network has fewer); `layers` names modules of the network instead, whose outputs are
-    supervised. Maps are averaged to one number per channel, then `branch` maps them linearly to so many units, 0 to
-    none; branches and prototypes are thrown away after training. For `cross_entropy_epochs` nothing else is trained.
-    `adversarial` adds to each batch the same images attacked by fgsm or pgd, at an eps drawn anew for each batch from
+    `stages` counts back from the classifier (all, where the network has fewer); `layers` names modules of the network
+    instead, whose outputs are supervised. Maps are averaged to one number per channel, then `branch` maps them
+    linearly to so many units (0: not at all); branches and prototypes are no part of what is deployed. In the first
+    `cross_entropy_epochs` nothing else is trained. `adversarial` adds to each batch the same images attacked by fgsm or pgd, at an eps drawn anew for each batch from
     `adversarial_eps` [low, high] (the paper's: 0.02, 0.05), the sweep's threat where None.
 
     Robustness of PCL without adversarial training is a hidden gradient: the authors' model keeps 0.28 % under
@@ -78,7 +80,7 @@ class PCL:
         for field in ("proximity", "separation", "apart"):
             self._number(field, 0.0, "finite and >= 0")
         for field in ("prototype_lr", "repelling_lr", "prototype_scale"):
-            self._number(field, math.ulp(0.0), "finite and > 0")
+            self._number(field, math.ulp(0.0), "finite and > 0")  # the least number above 0
         for field, low in (("stages", 1), ("branch", 0), ("cross_entropy_epochs", 0), ("adversarial_steps", 1)):
             value = getattr(self, field)
             if not isinstance(value, int) or value < low:
@@ -109,7 +111,8 @@ class PCL:
         learner = new_learner(network, data, training, draws)
         places: list[Place] = []
         if self._has_prototypes:
-            places = self._places(learner.model, training.epochs)
+            self._refuse_too_late(training.epochs)
+            places = self._places(learner.model)
             learner = self._with_prototypes(learner, places, data, training, draws)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -125,7 +128,11 @@ class PCL:
         return fit(learner, loss, data, training, draws, state)
 
     def deployed(self, state: State) -> nn.Module:
-        return deployed(state)
+        """The network alone. Beside it, for attackers (`feature_pgd`), what its features say by the prototypes."""
+        model, found = deployed(state), tensors(state, "prototypes")
+        if not found:
+            return model
+        return put_beside(model, NearestPrototype(model, self._places(model), Prototypes.of(found), self.distance))
 
     def surface(self) -> Surface:
         """Losses that do not flatten where logits are large, which is how PCL hides its gradient."""
@@ -135,10 +142,12 @@ class PCL:
     def _has_prototypes(self) -> bool:
         return bool(self.proximity or self.separation)
 
-    def _places(self, model: nn.Module, epochs: int) -> list[Place]:
+    def _refuse_too_late(self, epochs: int) -> None:
         if self.cross_entropy_epochs >= epochs:
             allowed = f"below training.epochs {epochs}, or nothing but cross-entropy is trained"
             raise ValueError(f"cross_entropy_epochs: must be {allowed}, got {self.cross_entropy_epochs}")
+
+    def _places(self, model: nn.Module) -> list[Place]:
         if self.layers:
             return named(model, self.layers)
         if found := stages(model):
@@ -158,7 +167,7 @@ class PCL:
         groups = [{"params": list(made.attracting), "lr": self.prototype_lr / (attracts or 1.0)}]
         if made.repelling is not None:
             groups.append({"params": list(made.repelling), "lr": self.repelling_lr / (self.separation or 1.0)})
-        optimizers = {"prototypes": torch.optim.SGD(groups, foreach=True)}
+        optimizers: dict[str, Optimizer] = {"prototypes": torch.optim.SGD(groups, foreach=True)}
         if self.branch:
             optimizers["branches"] = new_optimizer(training, made.branches.parameters())
         return replace(
