@@ -137,7 +137,7 @@ class PCL:
 
     def surface(self) -> Surface:
         """Losses that do not flatten where logits are large, which is how PCL hides its gradient."""
-        return Surface(losses=("margin", "scaled_cross_entropy", "dlr", "cross_entropy"))
+        return Surface(losses=("scaled_cross_entropy", "margin", "dlr", "cross_entropy"))
 
     @property
     def _has_prototypes(self) -> bool:
