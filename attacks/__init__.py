@@ -3,6 +3,7 @@
 from attacks.attack import Attack
 from attacks.cascades import CASCADES
 from attacks.draws import Draws
+from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
 from attacks.losses import LOSSES
 from attacks.noise import Noise
@@ -10,6 +11,18 @@ from attacks.pgd import PGD
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD)}
 
-__all__ = ["ATTACKS", "CASCADES", "FGSM", "LOSSES", "PGD", "Attack", "Draws", "Noise", "Surface", "Threat"]
+__all__ = [
+    "ATTACKS",
+    "CASCADES",
+    "FGSM",
+    "LOSSES",
+    "PGD",
+    "Attack",
+    "Draws",
+    "FeaturePGD",
+    "Noise",
+    "Surface",
+    "Threat",
+]

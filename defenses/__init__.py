@@ -8,17 +8,19 @@ from defenses.fit import TrainingDiverged
 from defenses.learn2perturb import Learn2Perturb
 from defenses.networks import NETWORKS, Network
 from defenses.out_of_memory import TrainingOutOfMemory
+from defenses.pcl import PCL
 from defenses.pgd_at import PgdAT
 from defenses.standard import Standard
 from defenses.state import Epoch, State
 from defenses.training import Training
 
-_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT, Learn2Perturb)
+_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT, Learn2Perturb, PCL)
 DEFENSES: dict[str, type[Defense]] = {method.name: method for method in _METHODS}
 
 __all__ = [
     "DEFENSES",
     "NETWORKS",
+    "PCL",
     "Data",
     "Defense",
     "Epoch",

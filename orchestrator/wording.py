@@ -53,9 +53,13 @@ def _bare(value: Any) -> str:
     return value if isinstance(value, str) else _flow(value)
 
 
+def _flow_key(key: Any) -> str:
+    return str(key) if str(key).isprintable() else repr(key)
+
+
 def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_flow_key(key)}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, str):

@@ -11,7 +11,7 @@ from linear import SHAPE, LinearProblem, linear_problem
 from torch import Tensor, nn
 
 import attacks
-from attacks import ATTACKS, CASCADES, Attack, Draws, Threat
+from attacks import ATTACKS, CASCADES, LOSSES, Attack, Draws, Threat
 from attacks.threat import NORMS
 
 UNGUIDED = {"noise"}  # attacks that follow no gradient: nobody expects them to reach a known distance
@@ -259,6 +259,7 @@ def test_the_public_surface() -> None:
     assert all(getattr(attacks, name) is not None for name in attacks.__all__)
 
 
+KNOWN = ", ".join(LOSSES)
 WRONG: list[tuple[str, dict[str, object], str]] = [
     ("pgd", {"steps": 0}, r"steps: must be a whole number >= 1, got 0"),
     ("pgd", {"steps": 2.5}, r"steps: must be a whole number >= 1, got 2.5"),
@@ -266,9 +267,9 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("pgd", {"restarts": 2, "random_start": False}, r"restarts: 2 without random_start would all be equal"),
     ("pgd", {"step_size": 0.0}, r"step_size: must be finite and > 0, got 0.0"),
     ("pgd", {"step_size": float("nan")}, r"step_size: must be finite and > 0, got nan"),
-    ("pgd", {"loss": "margins"}, r"loss: must be one of cross_entropy, margin, dlr, got 'margins' .*mean margin"),
+    ("pgd", {"loss": "margins"}, rf"loss: must be one of {KNOWN}, got 'margins' .*mean margin"),
     ("pgd", {"keep": "first"}, r"keep: must be one of best, last, got 'first'"),
-    ("fgsm", {"loss": "ce"}, r"loss: must be one of cross_entropy, margin, dlr, got 'ce'"),
+    ("fgsm", {"loss": "ce"}, rf"loss: must be one of {KNOWN}, got 'ce'"),
     ("noise", {"queries": 0}, r"queries: must be a whole number >= 1, got 0"),
 ]
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from attacks.losses import LOSSES, cross_entropy, dlr, margin
+from attacks.losses import LOSSES, Loss, cross_entropy, dlr, margin, scaled_cross_entropy
 
 LOGITS = torch.tensor([[3.0, 1.0, -1.0, 0.0], [-1.0, -5.0, -3.0, -4.0], [2.0, 2.0, 0.0, 0.0]])
 Y = torch.tensor([0, 1, 1])
@@ -49,6 +50,29 @@ def test_dlr_does_not_see_shift_and_scale() -> None:
 def test_dlr_needs_three_classes() -> None:
     with pytest.raises(ValueError, match="loss dlr: needs at least 3 classes, got 2; use margin or cross_entropy"):
         dlr(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+
+
+def test_scaled_cross_entropy_is_that_of_logits_which_span_ten() -> None:
+    """The spans are 4, 4 and 2: gaps count 2.5, 2.5 and 5 times."""
+    expected = [
+        math.log(1 + math.exp(-5) + math.exp(-10) + math.exp(-7.5)),
+        math.log(1 + math.exp(10) + math.exp(5) + math.exp(2.5)),
+        math.log(2 + 2 * math.exp(-10)),
+    ]
+    assert scaled_cross_entropy(LOGITS, Y).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_scaled_cross_entropy_has_the_same_slope_at_every_scale_where_plain_has_none() -> None:
+    """At a thousand times the logits row 0 has a probability of 1 to the last bit."""
+
+    def slope(loss: Loss, scale: float) -> Tensor:
+        logits = (scale * LOGITS[:1]).requires_grad_()
+        return torch.autograd.grad(loss(logits, Y[:1]).sum(), logits)[0]
+
+    assert slope(cross_entropy, 1e3).abs().max() == 0
+    direction = slope(scaled_cross_entropy, 1.0)
+    assert direction.abs().max() > 0.01
+    torch.testing.assert_close(1e3 * slope(scaled_cross_entropy, 1e3), direction)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -60,7 +60,8 @@ def test_scaled_changes_the_radius_alone() -> None:
 
 def test_a_surface_names_known_losses_and_at_least_one_draw() -> None:
     assert Surface(draws=20, losses=("dlr",)).losses == ("dlr",)
-    with pytest.raises(ValueError, match=r"losses: must be one of cross_entropy, margin, dlr, got 'margn' .*margin\?"):
+    known = "cross_entropy, margin, dlr, scaled_cross_entropy"
+    with pytest.raises(ValueError, match=rf"losses: must be one of {known}, got 'margn' .*margin\?"):
         Surface(losses=("cross_entropy", "margn"))
     with pytest.raises(ValueError, match=r"draws: must be a whole number >= 1, got 0"):
         Surface(draws=0)
