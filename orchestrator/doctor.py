@@ -117,7 +117,7 @@ def _packing(store: Store, table: str) -> Iterator[Finding]:
         yield Finding(name, "is missing, though parts were packed here: nothing says which of them count")
         return
     names = names_in(store.files, table)
-    for part in (*sorted(manifest.covered & set(names)), *manifest.unnamed(names, PACKED)):
+    for part in (*sorted(manifest.covered(names)), *manifest.unnamed(names, PACKED)):
         text = "is of a compaction that is under way, or was killed: the next run, or compaction, deletes it"
         yield Finding(f"{table}/{part}{SUFFIX}", text, is_damaged=False)
 

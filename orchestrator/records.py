@@ -144,15 +144,15 @@ def _record(row: Row) -> Record:
 def _add_events(records: dict[str, Record], events: Iterable[Row], over: set[str]) -> list[Repeat]:
     repeats = []
     for row in sorted(events, key=lambda row: row["at"]):
+        if row["kind"] == REPEAT:  # also one of a trial whose own suggestion was lost
+            said = json.loads(row["evidence"])
+            repeats.append(Repeat(row["trial_id"], _asked(said["number"], said)))
         record = records.get(row["trial_id"])
         if record is None:
             continue
         key = ""
         if row["kind"] == ENDED:
             record.ended = json.loads(row["evidence"])
-        elif row["kind"] == REPEAT:
-            said = json.loads(row["evidence"])
-            repeats.append(Repeat(row["trial_id"], _asked(said["number"], said)))
         elif row["kind"] == TRAINING_ENDED:
             record.parameters = json.loads(row["evidence"]).get("parameters")
         elif row["kind"] == DEGENERATE_AT_RUNG:

@@ -57,6 +57,8 @@ class Sweep:
         if is_lacking(suggestions(self.records, repeats)):
             self._ask_again(repeats)
             self.records, repeats = read_records(store)
+            if is_lacking(suggestions(self.records, repeats)):
+                raise UserError(f"{store.root}: suggestions are missing, and asking again did not bring them back")
             self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self._reopen_without_checkpoint()
         self.exhausted: set[str] = set()
@@ -364,22 +366,32 @@ class Sweep:
         } | extra
 
     def _ask_again(self, repeats: list[Repeat]) -> None:
-        """Ask again for suggestions that were lost with a damaged part.
+        """Ask again for suggestions that were lost with a damaged part, in the order in which all were asked for.
 
         The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
         where it does; what is on record of that trial is then found again.
         """
+        noted = {(repeat.trial_id, repeat.asked.number) for repeat in repeats}
+        known: dict[str, dict[int, tuple[Asked, Record]]] = {name: {} for name in self.cells}
         for asked, record in suggestions(self.records, repeats):
-            cell, study = self.cells[record.plan.cell], self.studies[record.plan.cell]
-            while study.asks < asked.number:
-                again, configuration = study.ask()
-                plan = self._plan(cell, configuration, again.number)
-                if plan.trial_id in self.records:
-                    self.recorder.repeated(plan, again)
-                else:
-                    just_before = record.asked_at - timedelta(microseconds=1 + asked.number - again.number)
-                    self.recorder.asked(Record(plan, again, just_before))
-            study.rebuild(asked, self._outcome(record))
+            known[record.plan.cell][asked.number] = asked, record
+        ends = {name: max(found, default=-1) for name, found in known.items()}
+        for number in range(max(ends.values(), default=-1) + 1):
+            for name in [name for name in self.cells if number <= ends[name]]:
+                if number in known[name]:
+                    asked, record = known[name][number]
+                    self.studies[name].rebuild(asked, self._outcome(record))
+                    continue
+                asked, configuration = self.studies[name].ask()
+                plan = self._plan(self.cells[name], configuration, number)
+                if plan.trial_id not in self.records:
+                    following = min(later for later in known[name] if later > number)
+                    just_before = timedelta(microseconds=1 + following - number)
+                    asked_at = known[name][following][1].asked_at - just_before
+                    self.records[plan.trial_id] = Record(plan, asked, asked_at)
+                    self.recorder.asked(self.records[plan.trial_id])
+                elif (plan.trial_id, number) not in noted:
+                    self.recorder.repeated(plan, asked)
         self.ledger.flush()
 
     def _rebuild(self, repeats: list[Repeat]) -> None:

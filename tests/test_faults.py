@@ -167,3 +167,34 @@ def test_what_ends_a_sweep_comes_out_as_it_is_and_nothing_is_lost(
             swept(tmp_path)
     assert raised.value is error
     pd.testing.assert_frame_equal(figures(swept(tmp_path)), figures(undisturbed))
+
+
+@dataclass(frozen=True)
+class Storeless:
+    """Work of which one kind of worker finds its store gone for good, which the driver does not."""
+
+    inner: Work
+    victim: str
+
+    def load_modules(self) -> None:
+        self.inner.load_modules()
+
+    def trainer(self, *arguments: Any) -> Trains:
+        if self.victim == "trainer":
+            raise StoreLost("/mnt/shared: could not write checkpoints in 600 s")
+        return self.inner.trainer(*arguments)
+
+    def evaluator(self, has_gpu: bool) -> Evaluates:
+        return self
+
+    def evaluate(self, assignment: Any, split: Any) -> Any:
+        raise StoreLost("/mnt/shared: could not write examples in 600 s")
+
+
+@pytest.mark.parametrize("victim", ["trainer", pytest.param("evaluator", marks=pytest.mark.parity)])
+def test_a_store_that_a_worker_has_lost_ends_the_sweep_and_fails_no_trial(
+    undisturbed: Run, tmp_path: Path, victim: str
+) -> None:
+    with pytest.raises(StoreLost, match="/mnt/shared: could not write"):
+        swept(tmp_path, wrap=lambda work: Storeless(work, victim))
+    pd.testing.assert_frame_equal(figures(swept(tmp_path)), figures(undisturbed))

@@ -12,6 +12,8 @@ from orchestrator.analysis import load
 from orchestrator.records import is_lacking, read_records, suggestions
 from orchestrator.storage import checkpoints
 
+SEARCH = {"trials": 4, "sampler": "random", "objectives": {"robust_area": "max"}}
+
 
 def two_cells_that_share(seed: int) -> dict[str, Any]:
     """Two finite spaces, one within the other, in which random search soon repeats itself."""
@@ -20,7 +22,7 @@ def two_cells_that_share(seed: int) -> dict[str, Any]:
         "seed": seed,
         "matrix": {"defense": [{"name": "pgd_at", "steps": each} for each in steps]},
         "training": {"epochs": 1, "batch_size": 32, "lr": {"choice": [0.01, 0.05]}},
-        "search": {"trials": 4, "sampler": "random", "objectives": {"robust_area": "max"}},
+        "search": SEARCH,
         "evaluation": {**SYNTHETIC["evaluation"], "test": {"finalists": 0}},
     }
 
@@ -143,3 +145,26 @@ def test_a_trained_trial_that_lost_its_checkpoint_is_trained_again(tmp_path: Pat
     for column in ("robust_accuracy", "clean_accuracy", "robust_area", "epochs"):
         assert found[column].tolist() == undisturbed[column].tolist()
     assert not run.store.read("epochs").duplicated(["trial_id", "epoch"]).any()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_suggestions_of_cells_that_share_configurations_are_asked_for_again_in_their_order(
+    tmp_path: Path, seed: int
+) -> None:
+    """Every ask of the first dozen numbers is lost, as with a packed part that was damaged and set aside."""
+    run = Inline(tmp_path / "tiny", two_cells_that_share(seed) | {"search": {**SEARCH, "trials": 6}})
+    while run.sweep.next_trial():
+        pass
+    run.sweep.ledger.flush()
+    before = read_records(run.store)
+    for name in run.store.names("asks")[:5]:
+        (run.root / "asks" / f"{name}.parquet").unlink()
+    again = Inline(run.root, two_cells_that_share(seed) | {"search": {**SEARCH, "trials": 6}})
+    after = read_records(again.store)
+    assert {key: record.plan for key, record in after[0].items()} == {
+        key: record.plan for key, record in before[0].items()
+    }
+    assert sorted((each.trial_id, each.asked.number) for each in after[1]) == sorted(
+        (each.trial_id, each.asked.number) for each in before[1]
+    )
+    assert asks(again) == asks(run)

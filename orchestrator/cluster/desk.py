@@ -17,6 +17,7 @@ from orchestrator.progress import Progress
 from orchestrator.records import Record
 from orchestrator.rungs import Reached
 from orchestrator.storage.driver_lock import Held
+from orchestrator.storage.patience import StoreLost
 from orchestrator.sweep import REPEATS_IN_A_ROW, Sweep
 from orchestrator.told import told_to_json
 
@@ -50,6 +51,8 @@ class Desk:
         self.is_over = False
         self._trouble: Exception | None = None
         self._deaths = Counter[str]()
+        self._restarts = Counter[str]()
+        self._again = deque[Plan]()
         self._looks_at = 0.0
         self._best = ""
         self._finalists = deque(sweep.finalists() if stage == "finalist" else [])
@@ -62,12 +65,10 @@ class Desk:
     @property
     def must_wait(self) -> bool:
         """Whether so much waits to be evaluated that no trial should begin."""
-        return self.pool.pending >= QUEUE_PER_EVALUATOR * self.pool.size
+        return self.pool.pending >= (1 if self.one_by_one else QUEUE_PER_EVALUATOR * self.pool.size)
 
     def next_trial(self) -> Plan | None:
         """The next trial of this stage; None when there is none left, or the time is up: then `is_over`."""
-        if self.one_by_one:
-            self.drain()
         plan = self._choose() if time.monotonic() <= self.deadline else None
         self.is_over = plan is None
         return plan
@@ -79,7 +80,17 @@ class Desk:
         return goes_on
 
     def ended(self, plan: Plan, report: Report | None) -> None:
-        """A trial's training is over; `report` is its last one, None when its worker died too often."""
+        """A trial's training is over; `report` is its last one, None when Tune gives its worker up.
+
+        Raises StoreLost where a worker's store did not come back: the trial is as it was.
+        """
+        if report is not None and report.is_store_lost:
+            raise StoreLost(str(report.error))
+        if report is None and self._restarts[plan.trial_id] < MOST_RESTARTS:  # a worker was lost while it was idle
+            self._restarts[plan.trial_id] += 1
+            self._again.append(plan)
+            self.is_over = False
+            return
         if report is None or report.reached is None:
             error = report.error if report else f"its worker was lost more than {MOST_RESTARTS} times"
             self.sweep.ended(plan, "failed", error, {})
@@ -131,19 +142,24 @@ class Desk:
 
     def silent(self, plan: Plan, seconds: float) -> None:
         """A trial's worker went without a report for too long and was ended; Tune starts the trial again."""
+        self._restarts[plan.trial_id] += 1
         self.sweep.retried(plan, f"{SILENT} {seconds:g} s")
 
     def died(self, plan: Plan) -> None:
         """A trial's worker died, and another will take up the trial."""
         self._deaths[plan.trial_id] += 1
+        self._restarts[plan.trial_id] += 1
         times = f"{self._deaths[plan.trial_id]} of at most {DEATHS} times"
         self.sweep.retried(plan, f"its worker died ({times}); it goes on from its checkpoint")
 
     def lost(self, plan: Plan) -> None:
         """A trial's node was lost, which does not count against the trial: another will take it up."""
+        self._restarts[plan.trial_id] += 1
         self.sweep.retried(plan, "its node was lost; it goes on from its checkpoint", NODE_LOST)
 
     def _choose(self) -> Plan | None:
+        if self._again:
+            return self._again.popleft()
         if self.stage == "search":
             before = set(self.sweep.exhausted)
             plan = self.sweep.next_trial()

@@ -10,15 +10,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from orchestrator.cluster.silence import Silence
 from orchestrator.errors import SweepStopped
 from orchestrator.measurement import Assignment, Found
+from orchestrator.storage.patience import StoreLost
 from orchestrator.work import Evaluates, Work
 
 ATTEMPTS = 4  # how often an assignment is handed out when its evaluator dies
 IN_ADVANCE = 4  # assignments that an evaluator may have at a time, where more wait than there are evaluators
+UNUSUAL, HOPELESS = 60.0, 1800.0  # seconds without any evaluator, after which this is said, and given up
+CANNOT_WORK = (RayTaskError, ActorDiedError, RuntimeEnvSetupError, ActorUnschedulableError, ActorPlacementGroupRemoved)
 HANGS = 2  # how often it may go without an answer for the time limit
 
 
@@ -93,6 +103,7 @@ class EvaluatorPool:
         self.troubles: list[str] = []
         self._silence: Silence[_Place] = Silence(time_limit)
         self._none_since = time.monotonic()  # how long there has been no evaluator, if there is none
+        self._is_missed = False
         self._up: list[_Place] = []
         self._starting: dict[Any, _Place] = {}  # places by a reference that is there once their process is
         for options in places:
@@ -112,6 +123,8 @@ class EvaluatorPool:
 
     def submit(self, assignment: Assignment, split: Any) -> None:
         """Queue an assignment; `split` is an object reference to the split it measures on."""
+        if not self.pending and not self._up:
+            self._none_since = time.monotonic()  # nobody has asked before
         self._waiting.append(_Job(assignment, split))
         self._hand_out()
 
@@ -127,6 +140,7 @@ class EvaluatorPool:
         for reference in done:
             if reference in self._starting:
                 self._take_in(reference)
+        self._look_for_any()
         self._end_silent()
         self._hand_out()
         return [verdict for verdict in verdicts if verdict is not None]
@@ -168,13 +182,22 @@ class EvaluatorPool:
             ray.get(reference)
             place.was_ended = False
             self._up.append(place)
-        except (RayTaskError, ActorDiedError) as error:  # it cannot work; Ray would have restarted one that died
+        except CANNOT_WORK as error:  # Ray would have restarted one that merely died
             why = _plain(error).splitlines()[-1]
             self.troubles.append(f"an evaluator cannot work and is given up: {why}")
             if not self._up and not self._starting:
                 raise NoEvaluator(f"no evaluator can work: {why}") from error
         except RayError:
             self._await(place)
+
+    def _look_for_any(self) -> None:
+        """Say that no evaluator comes up, and at last that none will: one that dies while it begins raises nothing."""
+        missing = self.seconds_without_any
+        if missing > HOPELESS:
+            raise NoEvaluator(f"no evaluator has come up for {missing:.0f} s: each may die as it begins")
+        if missing > UNUSUAL and not self._is_missed:
+            self.troubles.append(f"no evaluator has come up for {missing:.0f} s; waiting up to {HOPELESS:.0f} s")
+        self._is_missed = missing > UNUSUAL
 
     def _end_silent(self) -> None:
         """End the evaluators whose time is up; Ray restarts them, and `_collect` hears of the death."""
@@ -194,6 +217,8 @@ class EvaluatorPool:
             self._begin_next(place)
             return verdict
         except RayTaskError as error:
+            if isinstance(error.cause, StoreLost):  # says nothing about the trial
+                raise StoreLost(str(error.cause)) from None
             self._begin_next(place)
             return Verdict(job.assignment, None, _plain(error), tuple(job.deaths))
         except RayError as error:  # the actor, its node, or an object it needed is gone

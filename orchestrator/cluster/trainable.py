@@ -12,6 +12,7 @@ from ray import tune
 
 from orchestrator.plan import Plan
 from orchestrator.rungs import Reached
+from orchestrator.storage.patience import StoreLost
 from orchestrator.told import told_from_json, told_to_json
 from orchestrator.work import Trains, Work
 
@@ -55,16 +56,20 @@ class Orders:
 
 @dataclass(frozen=True)
 class Report:
-    """What a step found: the rung it reached and the facts so far, or the traceback of what went wrong."""
+    """What a step found: the rung it reached and the facts so far, or the traceback of what went wrong.
+
+    `is_store_lost`: what went wrong says nothing about the trial.
+    """
 
     reached: Reached | None
     facts: dict[str, Any]
     error: str | None
+    is_store_lost: bool = False
 
     def to_result(self) -> dict[str, Any]:
         """As a result of Tune, which flattens mappings and joins their keys: so the report goes as one text."""
         reached = None if self.reached is None else {**vars(self.reached), "told": told_to_json(self.reached.told)}
-        text = json.dumps({"reached": reached, "facts": self.facts, "error": self.error})
+        text = json.dumps({**vars(self), "reached": reached})
         return {"report": text, "done": self.reached is None or self.reached.is_top}
 
     @classmethod
@@ -73,7 +78,7 @@ class Report:
         reached = said["reached"]
         if reached is not None:
             reached = Reached(**{**reached, "told": told_from_json(reached["told"])})
-        return cls(reached, said["facts"], said["error"])
+        return cls(**{**said, "reached": reached})
 
 
 class TrialActor(tune.Trainable):
@@ -100,6 +105,8 @@ class TrialActor(tune.Trainable):
             self._trainer = self._trainer or self._begin()
             reached = self._trainer.advance()
             return Report(reached, self._trainer.facts(), None).to_result()
+        except StoreLost as error:
+            return Report(None, {}, str(error), is_store_lost=True).to_result()
         except Exception:
             return Report(None, {}, traceback.format_exc()).to_result()
 

@@ -17,7 +17,7 @@ def finish(files: Files, table: str, held: Held) -> None:
     manifest, names = Manifest.read(files, f"{table}/{MANIFEST}"), names_in(files, table)
     if not manifest.is_written:
         return
-    for name in (*sorted(manifest.covered & set(names)), *manifest.unnamed(names, PACKED)):
+    for name in (*sorted(manifest.covered(names)), *manifest.unnamed(names, PACKED)):
         held.check()
         files.delete(f"{table}/{name}{SUFFIX}")
 
@@ -25,7 +25,7 @@ def finish(files: Files, table: str, held: Held) -> None:
 def finish_unless_at_work(files: Files, table: str) -> None:
     """The same for those who only come by: who packs at this very moment is left to go on."""
     manifest, names = Manifest.read(files, f"{table}/{MANIFEST}"), names_in(files, table)
-    if not manifest.is_written or not (manifest.covered & set(names) or manifest.unnamed(names, PACKED)):
+    if not manifest.is_written or not (manifest.covered(names) or manifest.unnamed(names, PACKED)):
         return
     try:
         with compacting(files) as held:

@@ -44,14 +44,14 @@ class Manifest:
     def to_bytes(self) -> bytes:
         return json.dumps({"version": 1, "packed": self.packed}, sort_keys=True).encode()
 
-    @property
-    def covered(self) -> set[str]:
-        """The parts that were packed into others."""
-        return {name for names in self.packed.values() for name in names}
+    def covered(self, names: Sequence[str]) -> set[str]:
+        """Of the parts that are there those that were packed into others that are there."""
+        there = set(names)
+        return {name for part, packed in self.packed.items() if part in there for name in packed if name in there}
 
     def current(self, names: Sequence[str], prefix: str) -> list[str]:
         """Of the parts that are there those that count: no packed one that was not committed, none that was packed."""
-        covered, unnamed = self.covered, set(self.unnamed(names, prefix))
+        covered, unnamed = self.covered(names), set(self.unnamed(names, prefix))
         return sorted(name for name in names if name not in covered and name not in unnamed)
 
     def unnamed(self, names: Sequence[str], prefix: str) -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 LONG_ENOUGH = 150.0  # seconds: a store that is gone for a minute or two is none of a sweep's business
+IN_A_WORKER = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 SAID_AT = 3  # failed tries in a row, after which it is worth a line
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -48,7 +49,7 @@ class Patient:
 
     What is simply not there (a file in a root that is there) and mistakes of the program are not waited for. A root
     that is gone is: nothing is said to be missing from it. `say` hears of waits. A pickled one, which is a worker's,
-    says nothing and waits for ever: it is for the driver to give up.
+    says nothing and waits for longer: mostly it is the driver that gives up.
     """
 
     files: Files
@@ -58,7 +59,7 @@ class Patient:
     pause: Callable[[float], None] = time.sleep
 
     def __reduce__(self) -> tuple[type[Patient], tuple[Files, float]]:
-        return Patient, (self.files, float("inf"))
+        return Patient, (self.files, max(self.seconds, IN_A_WORKER))
 
     def __str__(self) -> str:
         return str(self.files)
