@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("ray")
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from orchestrator.cluster.desk import Desk
+from orchestrator.cluster.desk import MOST_RESTARTS, Desk
 from orchestrator.cluster.tuning import NO_EVALUATOR, DeskScheduler, DeskSearcher
 
 
@@ -88,3 +90,49 @@ def test_the_newest_trial_takes_the_worker_that_is_free_and_the_others_keep_thos
     chosen = cast("FakeTrial", scheduler.choose_trial_to_run(Controller(trials)))
     assert chosen.name == "c"
     assert scheduler.choose_trial_to_run(Controller(trials[:1])) is None
+
+
+@dataclass
+class Records:
+    """A sweep that notes how trials ended, and has nothing else to do."""
+
+    ended_as: list[tuple[str, str | None]] = field(default_factory=list)
+    records: dict[str, Any] = field(default_factory=dict)
+    exhausted: set[str] = field(default_factory=set)
+
+    def unevaluated(self, stage: str) -> list[Any]:
+        return []
+
+    def counts(self, stage: str) -> Counter[str]:
+        return Counter()
+
+    def next_trial(self) -> None:
+        return None
+
+    def retried(self, *_: Any) -> None:
+        """It is not asked about."""
+
+    def ended(self, plan: Any, status: str, error: str | None, facts: Any) -> None:
+        self.ended_as.append((status, error))
+
+
+def test_a_trial_whose_idle_worker_was_lost_is_handed_out_again_and_only_at_last_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tune calls a trial ended where the worker that it had kept for it is gone."""
+    sweep, plan = Records(), SimpleNamespace(trial_id="t")
+    monkeypatch.setattr(Desk, "_say", lambda *_: None)
+    monkeypatch.setattr(Desk, "_total", lambda _: 0)
+    sweep.records["t"] = None
+    silent = SimpleNamespace(stage=lambda *_: None, line=lambda *_: None)
+    desk = Desk(cast("Any", sweep), cast("Any", Pool()), {}, cast("Any", silent), cast("Any", None), "search", None)  # type: ignore[arg-type]
+    desk.died(cast("Any", plan))
+    assert desk.next_trial() is None
+    assert desk.is_over
+    for _ in range(MOST_RESTARTS - 1):
+        desk.ended(cast("Any", plan), None)
+        assert not desk.is_over
+        assert desk.next_trial() is plan
+    assert sweep.ended_as == []
+    desk.ended(cast("Any", plan), None)
+    assert sweep.ended_as == [("failed", f"its worker was lost more than {MOST_RESTARTS} times")]
