@@ -131,7 +131,7 @@ def tried(source: Path, folder: Path, expected: dict[str, pd.DataFrame], times: 
 def test_a_damaged_file_is_named_or_does_no_harm_and_no_row_is_lost(
     source: str, finished: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    times = 2 if "packed" in source else 4
+    times = 2
     counts = tried(request.getfixturevalue(source), tmp_path, rows(finished), times=times, seed=1)
     assert counts.total() == times
 

@@ -191,7 +191,8 @@ class Storeless:
         raise StoreLost("/mnt/shared: could not write examples in 600 s")
 
 
-@pytest.mark.parametrize("victim", ["trainer", pytest.param("evaluator", marks=pytest.mark.parity)])
+@pytest.mark.parity
+@pytest.mark.parametrize("victim", ["trainer", "evaluator"])
 def test_a_store_that_a_worker_has_lost_ends_the_sweep_and_fails_no_trial(
     undisturbed: Run, tmp_path: Path, victim: str
 ) -> None:

@@ -240,10 +240,14 @@ def test_an_upload_that_ctrl_c_hits_leaves_a_whole_file(server: Server, monkeypa
         def __getattr__(self, name: str) -> Any:
             return getattr(real, name)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ObjectFiles, "filesystem", lambda _: Interrupted())
-        with pytest.raises(KeyboardInterrupt):
-            files.replace("a", b"whole")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(ObjectFiles, "filesystem", lambda _: Interrupted())
+            with pytest.raises(KeyboardInterrupt):
+                files.replace("a", b"whole")
+    finally:
+        signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
         if thread.name == "upload":
             thread.join()

@@ -97,9 +97,9 @@ def test_finalists_that_were_only_thought_of_are_not_on_record(tmp_path: Path) -
 
 
 def test_a_finalist_that_was_begun_is_finished_though_others_overtake_it(tmp_path: Path) -> None:
-    """Of eight seeds some are overtaken when the search is extended."""
+    """Of four seeds some are overtaken when the search is extended."""
     overtaken = 0
-    for seed in range(8):
+    for seed in range(4):
         short = one_cell(seed=seed, search={"trials": 1, "sampler": "random", "objectives": {"robust_area": "max"}})
         run = Inline(tmp_path / f"{seed}" / "tiny", short)
         plan = run.sweep.next_trial()
