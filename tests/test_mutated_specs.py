@@ -22,7 +22,6 @@ from orchestrator.preview import preview
 from orchestrator.spec import Spec, load_spec
 
 ROOT = Path(__file__).parent.parent
-COUNT = 1000
 EXAMPLE = """\
 # Every section, with holes of every kind.
 name: example
@@ -86,10 +85,13 @@ def refused(text: str, seed: int) -> str | None:
     return None
 
 
-def test_what_is_damaged_runs_or_is_refused_in_words_with_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.parity)])
+def test_what_is_damaged_runs_or_is_refused_in_words_with_its_place(
+    count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts, said = originals(), dict[int, str]()
     assert [refused(text, 0) for text in texts] == [None] * len(texts)
-    for seed in range(COUNT):
+    for seed in range(count):
         began = time.process_time()
         found = refused(mutated(texts[seed % len(texts)], seed) + "\n\n", seed)  # a text has lines, a path has none
         assert time.process_time() - began < 2, f"seed {seed}: a spec must be read at once"
@@ -102,8 +104,8 @@ def test_what_is_damaged_runs_or_is_refused_in_words_with_its_place(capsys: pyte
             assert len(line) < 600, (seed, line)
             assert line.isprintable(), (seed, line)
     with capsys.disabled():
-        print(f"\n{COUNT} damaged specs: {COUNT - len(said)} right, {len(said)} refused in words")
-    assert 0.5 * COUNT < len(said) < 0.95 * COUNT
+        print(f"\n{count} damaged specs: {count - len(said)} right, {len(said)} refused in words")
+    assert 0.5 * count < len(said) < 0.95 * count
 
 
 def test_the_command_refuses_damaged_files_with_one_message_and_code_2(
