@@ -16,13 +16,12 @@ import numpy as np
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.space import Configuration, Space
 from orchestrator.spec import load_spec
-from orchestrator.window import Window
+from orchestrator.window import WHOLE, Window
 
 SIZES = (100, 1_000, 10_000)
 SAMPLERS = ("random", "qmc", "tpe")
 OBJECTIVES = {1: ("maximize",), 2: ("maximize", "maximize")}
 TIMED = 50  # suggestions timed at each size
-WHOLE = Window(best=10**9, newest=10**9)
 SPEC: dict[str, Any] = {
     "name": "suggestions",
     "dataset": "digits",

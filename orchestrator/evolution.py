@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from orchestrator.lowdiscrepancy import coordinate
 from orchestrator.points import Points, Worth
+from orchestrator.seeds import seed_of
 
 SIGMA = 1 / 6  # of the unit interval that each hole is stretched over
 _BELOW_ONE = 1 - 2**-53
@@ -48,7 +47,7 @@ class EvolvingPoints(Points):
 
     def point(self, place: int) -> dict[str, Any]:
         """The internal coordinates of a new suggestion, by path."""
-        self._cma.reseed_rng(_seed_of(self._seed, place))
+        self._cma.reseed_rng(seed_of("cma", self._seed, place))
         shares = np.clip(self._cma.ask(), 0.0, _BELOW_ONE)
         self._note(place, len(self._generations) - 1, shares)
         pairs = zip(self._holes.items(), shares, strict=True)
@@ -100,8 +99,3 @@ def numbers_of(holes: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribut
         for path, kind in holes.items()
         if not isinstance(kind, CategoricalDistribution) and not kind.single()
     }
-
-
-def _seed_of(seed: int, place: int) -> int:
-    digest = hashlib.blake2b(json.dumps(["cma", seed, place]).encode(), digest_size=4).digest()
-    return int.from_bytes(digest)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +24,7 @@ from orchestrator.lowdiscrepancy import SobolPoints
 from orchestrator.points import Points
 from orchestrator.sampler_limits import KINDS
 from orchestrator.samplers import make_sampler
+from orchestrator.seeds import seed_of
 from orchestrator.space import Configuration, Space
 from orchestrator.window import WHOLE, Window, WindowedStudy
 
@@ -90,7 +89,7 @@ class Study:
         """The next suggestion; the first ones are those given as `fixed`."""
         number = self.asks
         noted = self._study.noted()
-        self._study.sampler = make_sampler(self.sampler, _seed_of(self.seed, number), self._always)
+        self._study.sampler = make_sampler(self.sampler, seed_of(self.seed, number), self._always)
         if given := self._given(number):
             self._study.enqueue_trial(given)
         with self._study.looking_back():
@@ -193,8 +192,3 @@ def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> Any:
         return trial.suggest_int(path, kind.low, kind.high, step=kind.step, log=kind.log)
     assert isinstance(kind, CategoricalDistribution)
     return trial.suggest_categorical(path, kind.choices)
-
-
-def _seed_of(seed: int, number: int) -> int:
-    digest = hashlib.blake2b(json.dumps([seed, number]).encode(), digest_size=4).digest()
-    return int.from_bytes(digest)

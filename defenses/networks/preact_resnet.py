@@ -11,6 +11,7 @@ from torch import nn
 from defenses.networks.initialise import initialise_convolutions
 from defenses.networks.normalise import Normalise
 from defenses.networks.preactivation_blocks import PreactBasic, PreactBottleneck
+from defenses.networks.residual_blocks import stage
 from defenses.networks.stage_depths import DEPTHS, refuse_stages
 
 
@@ -40,11 +41,9 @@ class PreactResNet:
         )
         inputs = self.width
         for number, count in enumerate(blocks):
-            wide, made = self.width * 2**number, []
-            for place in range(count):
-                made.append(block(inputs, wide, 2 if number and not place else 1))
-                inputs = wide * block.expansion
-            layers[f"stage{number + 1}"] = nn.Sequential(*made)
+            wide = self.width * 2**number
+            layers[f"stage{number + 1}"] = stage(block, inputs, wide, 2 if number else 1, count)
+            inputs = wide * block.expansion
         layers |= {"bn": nn.BatchNorm2d(inputs), "relu": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1)}
         layers |= {"flatten": nn.Flatten(), "linear": nn.Linear(inputs, classes)}
         model = nn.Sequential(layers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from torch import Tensor, nn
 
 
@@ -67,7 +69,15 @@ def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def stage(block: type[BasicBlock] | type[Bottleneck], inputs: int, channels: int, stride: int, count: int) -> nn.Module:
+class Block(Protocol):
+    """A residual block, by its class: `expansion` times `channels` go out."""
+
+    expansion: int
+
+    def __call__(self, inputs: int, channels: int, stride: int, /) -> nn.Module: ...
+
+
+def stage(block: Block, inputs: int, channels: int, stride: int, count: int) -> nn.Module:
     """`count` blocks in a row, the first of which has the stride."""
     outputs = block.expansion * channels
     rest = (block(outputs, channels, 1) for _ in range(count - 1))
