@@ -60,8 +60,9 @@ def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> 
         *(f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in several),
         _accuracy(row["test_robust_accuracy"], row["test_ci_low"], row["test_ci_high"]) + seeds,
         _accuracy(row["test_clean_accuracy"]),
-        _accuracy(row["final_robust_accuracy"], row["final_ci_low"], row["final_ci_high"]),
-        _accuracy(row["final_clean_accuracy"]),
+        _accuracy(row["final_robust_accuracy"], row["final_ci_low"], row["final_ci_high"])
+        + _over_seeds(row["final_robust_spread"], row["final_seeds"]),
+        _accuracy(row["final_clean_accuracy"]) + _over_seeds(row["final_clean_spread"], row["final_seeds"]),
         _accuracy(row["rung_robust_accuracy"]),
         _remarks(row),
         str(row["trial_id"])[:8],
@@ -82,6 +83,11 @@ def _accuracy(value: float, low: float | None = None, high: float | None = None)
     if pd.isna(value):
         return ""
     return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low * 100:.0f}, {high * 100:.0f}]"
+
+
+def _over_seeds(spread: float, seeds: int) -> str:
+    """The standard deviation of a mean's figures, and of how many seeds it is."""
+    return f" ±{spread * 100:.1f} x{int(seeds)}" if seeds > 1 else ""
 
 
 def _setting(value: Any) -> str:

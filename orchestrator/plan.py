@@ -70,6 +70,10 @@ class Plan:
         """The same configuration, to be trained again with a fresh seed and attacked on the test split."""
         return replace(self, stage="finalist", seed=seed, number=number)._identified()
 
+    def with_seed(self, seed: int) -> Plan:
+        """The same configuration as another search trial, trained with another seed."""
+        return replace(self, seed=seed)._identified()
+
     def as_twin(self) -> Plan:
         """The same trial as one of this cell alone, where another cell has the configuration too."""
         return replace(self, is_twin=True)._identified()

@@ -71,9 +71,17 @@ def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
 
 
 def suggestions(records: Mapping[str, Record], repeats: Iterable[Repeat]) -> list[tuple[Asked, Record]]:
-    """Every recorded suggestion of the search with its trial, in order of number."""
+    """Every recorded suggestion of the search with its trial, in order of number.
+
+    Of the trials of one configuration, which say the same suggestion, it is the first.
+    """
     searched = {trial_id: record for trial_id, record in records.items() if record.plan.stage == "search"}
-    asks = [(record.asked, record) for record in searched.values()]
+    firsts: dict[tuple[str, int], Record] = {}
+    for record in searched.values():
+        place = record.plan.cell, record.asked.number
+        if place not in firsts or record.plan.seed < firsts[place].plan.seed:
+            firsts[place] = record
+    asks = [(record.asked, record) for record in firsts.values()]
     asks += [(repeat.asked, searched[repeat.trial_id]) for repeat in repeats if repeat.trial_id in searched]
     return sorted(asks, key=lambda pair: pair[0].number)
 

@@ -99,10 +99,10 @@ class Spec(Section):
         """Everything whose change would make results under one name incomparable, as JSON values.
 
         Where the data lie (`root`) is not in it, their content has a fingerprint; nor are store, resources,
-        evaluation and the number of trials, which may change.
+        evaluation, the number of trials and whether trials of other runs are reused, which may change.
         """
         whole = self.model_dump()
-        search = {key: value for key, value in whole["search"].items() if key != "trials"}
+        search = {key: value for key, value in whole["search"].items() if key not in ("trials", "reuse")}
         blocks = {key: whole[key] for key in ("seed", "threat", "network", "defense", "training", "scheduler")}
         matrix = {**whole["matrix"], "dataset": [_rootless(entry) for entry in whole["matrix"].get("dataset", [])]}
         matrix = {axis: entries for axis, entries in matrix.items() if entries}

@@ -18,6 +18,7 @@ from orchestrator.wording import one_of, shown
 SAMPLERS = ("tpe", "random", "qmc", "grid", "nsga2", "nsga3", "gp", "cmaes")
 SCHEDULERS = ("asha", "none")
 METRICS = ("clean_accuracy", "robust_accuracy", "robust_area", "seconds", "parameters")
+MOST_SEEDS = 1000  # of one configuration
 _SHARES = ("clean_accuracy", "robust_accuracy", "robust_area")
 DIRECTIONS = ("max", "min")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
@@ -64,6 +65,12 @@ def _known(names: tuple[str, ...]) -> PlainValidator:
     return PlainValidator(check)
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, got {shown(value)}")
+    return value
+
+
 def _is_share_or_whole(gpus: float) -> bool:
     return 0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())
 
@@ -95,6 +102,13 @@ def _store(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, got {masked(shown(value))}")
     return _text(value)
+
+
+def _runs(value: Any) -> list[str]:
+    """Places of runs: paths or URIs. What they hold is looked at when the sweep begins."""
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of runs, <store>/<sweep name> each, got {masked(shown(value))}")
+    return [_store(place) for place in value]
 
 
 def _constraint(value: Any) -> str:
@@ -144,6 +158,7 @@ Gpus = Annotated[
     float | Literal["auto"],
     _real(_is_share_or_whole, "a share of one GPU in [0, 1], a whole number of them", auto=True),
 ]
+Flag = Annotated[bool, PlainValidator(_flag)]
 AutoCount = Annotated[int | Literal["auto"], _whole(1, auto=True)]
 
 
@@ -160,7 +175,11 @@ class Section(BaseModel):
 
 
 class SearchSpec(Section):
-    """How configurations are chosen. `initial` entries are run first."""
+    """How configurations are chosen. `initial` entries are run first; `warm_start` are other runs to learn from.
+
+    Each configuration is trained with `seeds` seeds, and the search told the mean, worsened by `risk` spreads. With
+    `reuse`, what another run of the same store has trained already is taken from there.
+    """
 
     sampler: Annotated[str, _known(SAMPLERS)] = "tpe"
     trials: Count = 32
@@ -172,6 +191,10 @@ class SearchSpec(Section):
         dict[Metric, Annotated[str, PlainValidator(_constraint)]], AfterValidator(_constraints_of_shares)
     ] = {}
     initial: list[dict[str, Any]] = []
+    warm_start: Annotated[list[Any], PlainValidator(_runs)] = []
+    seeds: Annotated[int, _whole(1, MOST_SEEDS)] = 1
+    risk: Annotated[float, _real(lambda risk: 0 <= risk <= 100, "a number in 0..100")] = 0.0
+    reuse: Flag = True
 
 
 class SchedulerSpec(Section):

@@ -6,20 +6,24 @@ import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
+from orchestrator.asking_again import ask_again
+from orchestrator.configurations import Configurations, Configured
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
+from orchestrator.outcomes import facts, mean_figures, outcome_of, state_of
 from orchestrator.plan import Plan
 from orchestrator.recorder import Recorder
 from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.search import Asked, Outcome, Study
+from orchestrator.seeds import trial_seeds
 from orchestrator.space import Configuration
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.storage import checkpoints
@@ -53,18 +57,16 @@ class Sweep:
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
-        self.records, repeats = read_records(store)
+        repeats = self._read()
         if is_lacking(suggestions(self.records, repeats)):
-            self._ask_again(repeats)
-            self.records, repeats = read_records(store)
+            ask_again(self, repeats)
+            repeats = self._read()
             if is_lacking(suggestions(self.records, repeats)):
                 raise UserError(f"{store.root}: suggestions are missing, and asking again did not bring them back")
             self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         self._reopen_without_checkpoint()
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
-        self._numbers: dict[str, list[int]] = {}
-        self._asked = Counter(record.plan.cell for record in self._searched())
         self._states: dict[str, Counter[str]] = {"search": Counter(), "finalist": Counter()}
         for record in self.records.values():
             self._count(record)
@@ -75,9 +77,16 @@ class Sweep:
         self._cut_off = deque(record.plan for record in self._searched() if record.ended is None)
 
     def next_trial(self) -> Plan | None:
-        """The next search trial: one that was cut off, else a new one; None when the search is over."""
+        """The next search trial: one that was cut off, another seed of a configuration, else a new one.
+
+        None when there is none now: then the search is over unless it `may_go_on`.
+        """
         if self._cut_off:
             return self._cut_off.popleft()
+        if (following := self.configured.next_due()) is not None:
+            plan, first = following
+            self._note_ask(plan, first.asked)
+            return plan
         while (name := self._neediest_cell()) is not None:
             plan = self._ask(self.cells[name])
             if plan is not None:
@@ -101,9 +110,13 @@ class Sweep:
             self._note_ask(plan, Asked(plan.number, {}, {}, {}))
 
     def best(self, cell: str, count: int) -> list[Record]:
-        """The best completed search trials of a cell, at most `count`, best first; degenerate models are left out."""
-        done = [r for r in self._searched() if r.plan.cell == cell and "final" in r.evaluations and not r.is_degenerate]
-        return [done[place] for place in self.goals.order([self._figures(record) for record in done], count)]
+        """A trial of each of the best configurations of a cell, at most `count`, best first by means over seeds.
+
+        Those with a degenerate model are left out.
+        """
+        able = [found for found in self.configured.in_cell(cell) if found.may_win]
+        order = self.goals.order([mean_figures(found.evaluated) for found in able], count)
+        return [able[place].evaluated[0] for place in order]
 
     def rule(self, cell: str) -> RungRule:
         """When the trials of a cell are compared, and by what."""
@@ -124,7 +137,11 @@ class Sweep:
         return Measurement("test", "test", 0, test, tuple(spec.test.attacks), True)
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
-        """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
+        """Note a trial's figures at a rung; whether it goes on.
+
+        Finalists, trials at the top and the other seeds of a configuration are not stopped: of these, means over
+        the ones that did well would be too good.
+        """
         record = self.records[plan.trial_id]
         self.recorder.note(record, reached.told)
         self._note_earlier_rungs(record, reached)
@@ -132,7 +149,7 @@ class Sweep:
         if reached.is_degenerate:
             record.degenerate_rungs.add(reached.epoch)
         self.ledger.flush_if_due()
-        if plan.stage != "search":
+        if plan.stage != "search" or not self.configured.is_compared(plan):
             return True
         self._compare(record, reached.epoch)
         if record.reopened:
@@ -144,18 +161,17 @@ class Sweep:
         record = self.records[plan.trial_id]
         if record.reopened and status != "failed":
             record.ended = record.reopened
-            self._count(record)
-            if not self.is_due(plan):
-                self._settle(record)
-            return
-        record.ended = {
-            "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
-            "started_at": record.asked_at.isoformat(), **facts,
-        }  # fmt: skip
-        row = event(plan.trial_id, ENDED, record.ended)
-        self.recorder.note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
+        else:
+            record.ended = {
+                "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
+                "started_at": record.asked_at.isoformat(), **facts,
+            }  # fmt: skip
+            row = event(plan.trial_id, ENDED, record.ended)
+            self.recorder.note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
         self._count(record)
-        if status != "completed":
+        if plan.stage == "search":
+            self.configured.begin_others(self.configured[plan.config_id])
+        if not self.is_due(plan):
             self._settle(record)
         self.ledger.flush_if_due()
 
@@ -173,7 +189,7 @@ class Sweep:
         """Take in what an evaluator found; a trial that could not be evaluated has failed."""
         record = self.records[assignment.plan.trial_id]
         if found is None:
-            self.ended(record.plan, "failed", error, self._facts(record))
+            self.ended(record.plan, "failed", error, facts(record))
             return
         self.recorder.note(record, found.told)
         record.evaluations[assignment.measurement.evaluation] = dict(found.metrics)
@@ -192,7 +208,7 @@ class Sweep:
 
     def is_due(self, plan: Plan) -> bool:
         """Whether a trial waits for its evaluation."""
-        return self.state(self.records[plan.trial_id]) == "evaluating"
+        return state_of(self.records[plan.trial_id]) == "evaluating"
 
     def unevaluated(self, stage: str) -> list[Assignment]:
         """What earlier runs trained to the top and did not evaluate."""
@@ -210,7 +226,13 @@ class Sweep:
     def is_searched(self) -> bool:
         """Whether every search trial that is wanted is asked for, trained and evaluated."""
         counts = self.counts("search")
-        return not (counts["running"] or counts["evaluating"]) and self._neediest_cell() is None
+        is_idle = not (counts["running"] or counts["evaluating"] or self.configured.due)
+        return is_idle and self._neediest_cell() is None
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there may be more to train once trials under way have ended: other seeds of their configurations."""
+        return self.configured.have_several_seeds and bool(self.counts("search")["running"] or self.configured.due)
 
     def counts(self, stage: str) -> Counter[str]:
         """The trials of a stage by state: running, evaluating, completed, pruned, failed."""
@@ -219,19 +241,20 @@ class Sweep:
     @property
     def total(self) -> int:
         """How many search trials there will have been in the end, as far as is known now."""
-        wanted, asked = self.spec.search.trials, self._asked
-        return sum(asked[name] if name in self.exhausted else max(asked[name], wanted) for name in self.cells)
+        to_come = (self.spec.search.trials - self.asked(name) for name in self.cells if name not in self.exhausted)
+        begun = self.counts("search").total() + self.configured.due
+        return begun + sum(max(0, configurations) for configurations in to_come)
+
+    def asked(self, cell: str) -> int:
+        """How many configurations of a cell were asked for."""
+        return self.configured.count(cell)
 
     def state(self, record: Record) -> str:
-        if record.ended is None:
-            return "running"
-        status = str(record.ended["status"])
-        due = "final" if record.plan.stage == "search" else "test"
-        return "evaluating" if status == "completed" and due not in record.evaluations else status
+        return state_of(record)
 
     def _count(self, record: Record) -> None:
         """Keep the number of trials in each state: a sweep has too many to count them anew each time."""
-        states, state = self._states[record.plan.stage], self.state(record)
+        states, state = self._states[record.plan.stage], state_of(record)
         if record.counted_as:
             states[record.counted_as] -= 1
         states[state] += 1
@@ -245,42 +268,58 @@ class Sweep:
 
     def _neediest_cell(self) -> str | None:
         """The cell with the fewest trials that still lacks some."""
-        asked, wanted = self._asked, self.spec.search.trials
-        open_cells = [name for name in self.cells if asked[name] < wanted and name not in self.exhausted]
-        return min(open_cells, key=lambda name: asked[name], default=None)
+        wanted = self.spec.search.trials
+        open_cells = [name for name in self.cells if self.asked(name) < wanted and name not in self.exhausted]
+        return min(open_cells, key=self.asked, default=None)
 
     def _ask(self, cell: Cell) -> Plan | None:
         """A new trial of a cell; None when the suggestion was a repeat, which is recorded and told again."""
         asked, configuration = self.studies[cell.name].ask()
-        plan = self._plan(cell, configuration, asked.number)
-        self._numbers.setdefault(plan.trial_id, []).append(asked.number)
-        if plan.trial_id not in self.records:
+        plan = self.plan(cell, configuration, asked.number)
+        if plan.config_id not in self.configured:
             self._repeats[cell.name] = 0
-            self._asked[cell.name] += 1
             self._note_ask(plan, asked)
+            self.configured[plan.config_id].numbers.append(asked.number)
             return plan
+        found = self.configured[plan.config_id]
+        found.numbers.append(asked.number)
         self._count_repeat(cell.name)
         self.recorder.repeated(plan, asked)
         self.ledger.flush("events")  # before a later suggestion is on record: numbers have no gaps
-        outcome = self._outcome(self.records[plan.trial_id])
+        outcome = self.outcome(found)
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
         return None
 
-    def _plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
+    def plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
+        """The trial of a configuration, with the first seed."""
         by_threat = "threat" in self.spec.matrix
         plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, number, by_threat)
-        known = self.records.get(plan.trial_id)
-        if known is None or known.plan.cell == cell.name:
+        if plan.config_id not in self.configured or self.configured[plan.config_id].first.plan.cell == cell.name:
             return plan
         return plan.as_twin()  # another cell has it: each study must have a trial of its own
 
     def _note_ask(self, plan: Plan, asked: Asked) -> None:
         record = Record(plan, asked, datetime.now(UTC))
-        self.records[plan.trial_id] = record
+        self.add(record)
         self._count(record)
         self.recorder.asked(record)
         self.ledger.flush("asks")
+
+    def add(self, record: Record) -> None:
+        """Take in a trial that is new."""
+        self.records[record.plan.trial_id] = record
+        if record.plan.stage == "search":
+            self.configured.add(record)
+
+    def _read(self) -> list[Repeat]:
+        """Take in every trial on record; gives the repeats."""
+        records, repeats = read_records(self.store)
+        self.records: dict[str, Record] = {}
+        self.configured = Configurations(trial_seeds(self.spec.seed, self.spec.search.seeds))
+        for record in records.values():
+            self.add(record)
+        return repeats
 
     def _count_repeat(self, cell: str) -> None:
         self._repeats[cell] += 1
@@ -300,7 +339,7 @@ class Sweep:
     def _reopen_without_checkpoint(self) -> None:
         """Train again what was trained and not evaluated, and whose checkpoint is damaged or lost."""
         for record in self.records.values():
-            if self.state(record) == "evaluating":
+            if state_of(record) == "evaluating":
                 assert record.ended is not None
                 name = record.ended["checkpoint"]
                 if name is not None and not checkpoints.is_sound(self.store.files, name):
@@ -309,7 +348,7 @@ class Sweep:
     def _write_missing_rows(self) -> None:
         """The rows of trials that were over when an earlier driver died before it had written them."""
         for record in self.records.values():
-            if self.state(record) in ("completed", "pruned", "failed"):
+            if state_of(record) in ("completed", "pruned", "failed"):
                 self.recorder.over_before(record)
 
     def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
@@ -322,91 +361,43 @@ class Sweep:
                 trained = [row["seconds"] for row in rows_for(record.told, "epochs") if row["epoch"] <= epoch]
                 known = {"seconds": sum(trained), "parameters": reached.metrics["parameters"]}
                 record.rungs[epoch] = metrics_of(rows, record.plan.threat["eps"]) | known
-                if record.plan.stage == "search":
+                if record.plan.stage == "search" and self.configured.is_compared(record.plan):
                     self._compare(record, epoch)
 
     def _settle(self, record: Record) -> None:
-        """A trial is over: tell its study, every time it was suggested, and write its row."""
-        outcome = self._outcome(record)
-        if record.plan.stage == "search" and outcome is not None:
-            for number in self._numbers[record.plan.trial_id]:
-                self.studies[record.plan.cell].tell(number, outcome)
+        """A trial is over: write its row and, if its configuration is, tell that to its study for every number."""
+        if record.plan.stage == "search":
+            found = self.configured[record.plan.config_id]
+            outcome = None if found.is_told else self.outcome(found)
+            if outcome is not None:
+                found.is_told = True
+                for number in found.numbers:
+                    self.studies[record.plan.cell].tell(number, outcome)
         self.recorder.over(record)
 
     def _compare(self, record: Record, epoch: int) -> None:
-        values = self.goals.gains(self._facts(record) | record.rungs[epoch])
+        values = self.goals.gains(facts(record) | record.rungs[epoch])
         self.halving.record(record.plan.cell, epoch, record.plan.trial_id, values, epoch in record.degenerate_rungs)
 
-    def _outcome(self, record: Record) -> Outcome | None:
-        """How a trial ended, as its study hears it; None while it is under way."""
-        state = self.state(record)
-        if state in ("running", "evaluating"):
-            return None
-        if state == "completed":
-            figures = self._figures(record)
-            constraints = self.goals.violations(figures) | {"degenerate": float(record.is_degenerate)}
-            return Outcome("completed", self.goals.values(figures), None, constraints)
-        known = {epoch: self._facts(record) | found for epoch, found in sorted(record.rungs.items())}
-        rungs = {epoch: self.goals.values(found)[0] for epoch, found in known.items() if self.goals.are_known(found)}
-        return Outcome(state, None, rungs, {"degenerate": float(bool(record.degenerate_rungs & set(list(rungs)[-1:])))})
-
-    def _figures(self, record: Record) -> dict[str, float]:
-        due = "final" if record.plan.stage == "search" else "test"
-        return record.evaluations[due] | self._facts(record)
-
-    def _facts(self, record: Record) -> dict[str, Any]:
-        """Of an ended trial: what is known without an evaluation, `seconds` of training and `parameters` among them."""
-        said = dict(record.ended or {})
-        extra = {"seconds": said["train_seconds"]} if "train_seconds" in said else {}
-        extra |= {"parameters": record.parameters} if record.parameters is not None else {}
-        return {
-            name: value
-            for name, value in said.items()
-            if name not in ("status", "error", "stage", "seed", "started_at")
-        } | extra
-
-    def _ask_again(self, repeats: list[Repeat]) -> None:
-        """Ask again for suggestions that were lost with a damaged part, in the order in which all were asked for.
-
-        The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
-        where it does; what is on record of that trial is then found again.
-        """
-        noted = {(repeat.trial_id, repeat.asked.number) for repeat in repeats}
-        known: dict[str, dict[int, tuple[Asked, Record]]] = {name: {} for name in self.cells}
-        for asked, record in suggestions(self.records, repeats):
-            known[record.plan.cell][asked.number] = asked, record
-        ends = {name: max(found, default=-1) for name, found in known.items()}
-        for number in range(max(ends.values(), default=-1) + 1):
-            for name in [name for name in self.cells if number <= ends[name]]:
-                if number in known[name]:
-                    asked, record = known[name][number]
-                    self.studies[name].rebuild(asked, self._outcome(record))
-                    continue
-                asked, configuration = self.studies[name].ask()
-                plan = self._plan(self.cells[name], configuration, number)
-                if plan.trial_id not in self.records:
-                    following = min(later for later in known[name] if later > number)
-                    just_before = timedelta(microseconds=1 + following - number)
-                    asked_at = known[name][following][1].asked_at - just_before
-                    self.records[plan.trial_id] = Record(plan, asked, asked_at)
-                    self.recorder.asked(self.records[plan.trial_id])
-                elif (plan.trial_id, number) not in noted:
-                    self.recorder.repeated(plan, asked)
-        self.ledger.flush()
+    def outcome(self, found: Configured) -> Outcome | None:
+        """How a configuration ended, as its study hears it; None while it is under way."""
+        is_whole = self.configured.is_whole(found)
+        return outcome_of(found.trials, self.goals, self.spec.search.risk) if is_whole else None
 
     def _rebuild(self, repeats: list[Repeat]) -> None:
         """Put every recorded suggestion back into its study, and every rung figure into its rung."""
-        known = {record.plan.trial_id: record for record in self._searched()}
         for asked, record in suggestions(self.records, repeats):
-            plan = record.plan
-            self.studies[plan.cell].rebuild(asked, self._outcome(record))
-            numbers = self._numbers.setdefault(plan.trial_id, [])
-            if numbers:
-                self._count_repeat(plan.cell)
+            found = self.configured[record.plan.config_id]
+            if found.numbers:
+                self._count_repeat(record.plan.cell)
             else:
-                self._repeats[plan.cell] = 0
-            numbers.append(asked.number)
-        for record in known.values():
-            for epoch, found in record.rungs.items():
-                if self.goals.are_known(found | self._facts(record)):
+                self._repeats[record.plan.cell] = 0
+                self.configured.begin_others(found)
+            outcome = self.outcome(found)
+            found.is_told = outcome is not None
+            self.studies[record.plan.cell].rebuild(asked, outcome)
+            found.numbers.append(asked.number)
+        for record in filter(lambda record: self.configured.is_compared(record.plan), self._searched()):
+            for epoch, found_there in record.rungs.items():
+                if self.goals.are_known(found_there | facts(record)):
                     self._compare(record, epoch)

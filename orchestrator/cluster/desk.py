@@ -68,9 +68,10 @@ class Desk:
         return self.pool.pending >= (1 if self.one_by_one else QUEUE_PER_EVALUATOR * self.pool.size)
 
     def next_trial(self) -> Plan | None:
-        """The next trial of this stage; None when there is none left, or the time is up: then `is_over`."""
-        plan = self._choose() if time.monotonic() <= self.deadline else None
-        self.is_over = plan is None
+        """The next trial of this stage; None when there is none now: then `is_over`, if none is to come."""
+        has_time = time.monotonic() <= self.deadline
+        plan = self._choose() if has_time else None
+        self.is_over = plan is None and not (has_time and self.stage == "search" and self.sweep.may_go_on)
         return plan
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
