@@ -14,6 +14,7 @@ EVALUATION_ENDED = "evaluation ended"
 ENDED = "ended"  # its evidence says how the training of a trial ended
 REPEAT = "repeat"  # a configuration was suggested again; its evidence holds the suggestion
 DEGENERATE_AT_RUNG = "rung:degenerate"
+REUSED = "reused"  # from another run of the store; its evidence says which, and what of it
 RETRY = "retry"
 NODE_LOST = "node lost"
 OUT_OF_MEMORY = "out of memory"  # batches are trained in parts from then on; its evidence says in how many

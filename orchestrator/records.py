@@ -14,7 +14,7 @@ from orchestrator.plan import Plan
 from orchestrator.rungs import degenerate_key, rung_key
 from orchestrator.search import Asked
 from orchestrator.storage.store import Store
-from orchestrator.told import Row, Told
+from orchestrator.told import Row, Told, rows_for
 from orchestrator.trials_view import DOUBT, rows_of
 
 RUNG = "rung"
@@ -70,6 +70,14 @@ def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
     return records, repeats
 
 
+def take_in(record: Record, told: Told) -> None:
+    """Let a record know of records that were not told by a worker of this run but taken from another one."""
+    events, epochs, attacks = (rows_for(told, table) for table in ("events", "epochs", "attacks"))
+    known = {record.plan.trial_id: record}
+    _add_events(known, events, set(known))
+    _add_figures(known, attacks, epochs, set(known))
+
+
 def suggestions(records: Mapping[str, Record], repeats: Iterable[Repeat]) -> list[tuple[Asked, Record]]:
     """Every recorded suggestion of the search with its trial, in order of number.
 
@@ -104,7 +112,7 @@ def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
     attacked: dict[str, set[int]] = {}
     for row in epochs:
         trained.setdefault(row["trial_id"], set()).add(row["epoch"])
-        if _is_rung(row):
+        if is_rung(row):
             rungs.setdefault(row["trial_id"], set()).add(row["epoch"])
     for row in attacks:
         if row["evaluation"] == RUNG:
@@ -121,7 +129,7 @@ def _key_of(row: Row) -> str:
     return f"{row['trial_id']}.{row['evaluation']}"
 
 
-def _is_rung(row: Row) -> bool:
+def is_rung(row: Row) -> bool:
     """Whether a row of `epochs` has the figures of a rung."""
     return row["robust_accuracy"] is not None and row["robust_accuracy"] == row["robust_accuracy"]
 
@@ -210,7 +218,7 @@ def _add_epochs(records: dict[str, Record], epochs: list[Row], over: set[str]) -
             total += row["seconds"]
             seconds[trial_id, row["epoch"]] = total
             rows.append(row)
-            if _is_rung(row) and trial_id in records and trial_id not in over:
+            if is_rung(row) and trial_id in records and trial_id not in over:
                 records[trial_id].told.append(("epochs", rung_key(trial_id, row["epoch"]), rows))
                 rows = []
     return seconds

@@ -20,10 +20,13 @@ from orchestrator.metrics import metrics_of
 from orchestrator.outcomes import facts, mean_figures, outcome_of, state_of
 from orchestrator.plan import Plan
 from orchestrator.recorder import Recorder
-from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions
+from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions, take_in
+from orchestrator.reuse import take
+from orchestrator.rundir import provenance
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.seeds import trial_seeds
+from orchestrator.siblings import Siblings
 from orchestrator.space import Configuration
 from orchestrator.spec import Cell, Spec, evaluation_sizes
 from orchestrator.storage import checkpoints
@@ -64,6 +67,7 @@ class Sweep:
             if is_lacking(suggestions(self.records, repeats)):
                 raise UserError(f"{store.root}: suggestions are missing, and asking again did not bring them back")
             self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
+        self.siblings = Siblings(store.root, provenance(store)["code_version"]) if spec.search.reuse else None
         self._reopen_without_checkpoint()
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
@@ -81,12 +85,17 @@ class Sweep:
 
         None when there is none now: then the search is over unless it `may_go_on`.
         """
+        plan = self._choose()
+        if plan is not None:
+            self._reuse(plan)
+        return plan
+
+    def _choose(self) -> Plan | None:
         if self._cut_off:
             return self._cut_off.popleft()
         if (following := self.configured.next_due()) is not None:
-            plan, first = following
-            self._note_ask(plan, first.asked)
-            return plan
+            self._note_ask(following[0], following[1].asked)
+            return following[0]
         while (name := self._neediest_cell()) is not None:
             plan = self._ask(self.cells[name])
             if plan is not None:
@@ -108,6 +117,7 @@ class Sweep:
         """Note that a finalist is to be trained now: from then on it is finished, even if others overtake it."""
         if plan.trial_id not in self.records:
             self._note_ask(plan, Asked(plan.number, {}, {}, {}))
+        self._reuse(plan)
 
     def best(self, cell: str, count: int) -> list[Record]:
         """A trial of each of the best configurations of a cell, at most `count`, best first by means over seeds.
@@ -320,6 +330,25 @@ class Sweep:
         for record in records.values():
             self.add(record)
         return repeats
+
+    def _reuse(self, plan: Plan) -> None:
+        """Put on record what another run of the store has computed of a trial; its worker takes it up from there.
+
+        A finalist is always attacked anew: nothing says that the test split is what it was.
+        """
+        record = self.records[plan.trial_id]
+        if self.siblings is None or record.rungs or record.reopened:
+            return
+        final = self.measurement("final", plan.cell) if plan.stage == "search" else None
+        taken = take(plan, self.rule(plan.cell), final, self.siblings, self.store)
+        if taken is None:
+            return
+        take_in(record, taken.told)
+        record.figures |= taken.figures
+        self.recorder.note(record, taken.told)
+        if plan.stage == "search" and self.configured.is_compared(plan):
+            for epoch in sorted(record.rungs):
+                self._compare(record, epoch)
 
     def _count_repeat(self, cell: str) -> None:
         self._repeats[cell] += 1
