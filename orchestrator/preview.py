@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.sampler_limits import sampler_remarks
+from orchestrator.sampler_limits import search_remarks
 from orchestrator.spec import Cell, Spec
 
 
@@ -26,7 +26,7 @@ def preview(spec: Spec) -> RenderableType:
     if spec.search.constraints:
         lines.append("constraints: " + ", ".join(f"{name} {bound}" for name, bound in spec.search.constraints.items()))
     lines += [_rungs(spec), *_evaluations(spec)]
-    lines += sampler_remarks(spec.search.sampler, spec.search.trials, {cell.name: cell.space for cell in cells})
+    lines += search_remarks(spec.search, {cell.name: cell.space for cell in cells})
     return Group(*(Text(line) for line in lines), *(_dimensions(cell) for cell in cells))
 
 

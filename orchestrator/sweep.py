@@ -33,6 +33,7 @@ from orchestrator.storage import checkpoints
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.store import Store
 from orchestrator.told import Told, rows_for
+from orchestrator.warm_start import warm_start
 
 REPEATS_IN_A_ROW = 20  # known configurations suggested one after the other, after which a cell's search ends
 
@@ -59,6 +60,7 @@ class Sweep:
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
+        self.warm = warm_start(spec, store, self.ledger)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
         repeats = self._read()
         if is_lacking(suggestions(self.records, repeats)):
@@ -271,7 +273,8 @@ class Sweep:
         record.counted_as = state
 
     def _study(self, cell: Cell) -> Study:
-        return Study(cell.space, self.spec.search.sampler, self.goals.directions, self.spec.seed, cell.fixed)
+        past = self.warm.past.get(cell.name, ())
+        return Study(cell.space, self.spec.search.sampler, self.goals.directions, self.spec.seed, cell.fixed, past=past)
 
     def _searched(self) -> list[Record]:
         return [record for record in self.records.values() if record.plan.stage == "search"]

@@ -32,6 +32,7 @@ from orchestrator.storage.driver_lock import Held, driving
 from orchestrator.storage.ledger import Ledger
 from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
+from orchestrator.warm_start import refuse_missing_runs
 from orchestrator.work import TorchWork, Work
 
 Data = TypeVar("Data")
@@ -65,6 +66,7 @@ def run_sweep(
     with driving(files, progress.line) as held:
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
+        refuse_missing_runs(spec, files)
         store = open_run(spec, files)  # after the data: a sweep that cannot begin leaves nothing on record
         sizes = {name: _sizes(found) for name, found in by_cell.items()}
         sweep = Sweep(spec, store, sizes, Ledger(store, may_write=held.check))
@@ -77,7 +79,13 @@ def run_sweep(
             refuse_unshared(files.root, files.is_local)
             refuse_other_code()
             allocation = allocate(spec.resources, nodes)
-            for remark in (*remarks, *exhausted_searches(sweep), *allocation.remarks, describe(allocation)):
+            for remark in (
+                *remarks,
+                *sweep.warm.remarks,
+                *exhausted_searches(sweep),
+                *allocation.remarks,
+                describe(allocation),
+            ):
                 progress.line(remark)
             with progress, reserved(allocation, progress.line) as places:
                 work = make_work(sweep, allocation)
