@@ -24,6 +24,8 @@ from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearche
 from orchestrator.data_check import check_data
 from orchestrator.exhaustion import exhausted_searches
 from orchestrator.plan import Plan
+from orchestrator.plugins.luggage import luggage
+from orchestrator.plugins.record import changed_since
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import Spec
@@ -43,7 +45,8 @@ ROUNDS_PER_FIT = 50  # at least, since slots stand idle at the end of each
 def torch_work(sweep: Sweep, allocation: Allocation) -> Work:
     """Training and attacking for real, on as many threads as each worker has CPUs."""
     trainer, evaluator = (max(1, int(bundle.cpus)) for bundle in (allocation.trial, allocation.evaluator))
-    return TorchWork(sweep.store, {name: sweep.rule(name) for name in sweep.cells}, trainer, evaluator)
+    rules = {name: sweep.rule(name) for name in sweep.cells}
+    return TorchWork(sweep.store, rules, trainer, evaluator, luggage())
 
 
 def run_sweep(
@@ -63,6 +66,7 @@ def run_sweep(
     deadline = time.monotonic() + time_budget
     files = open_run_directory(root, progress.line)
     with driving(files, progress.line) as held:
+        changed = changed_since(files)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
         store = open_run(spec, files)  # after the data: a sweep that cannot begin leaves nothing on record
@@ -77,7 +81,7 @@ def run_sweep(
             refuse_unshared(files.root, files.is_local)
             refuse_other_code()
             allocation = allocate(spec.resources, nodes)
-            for remark in (*remarks, *exhausted_searches(sweep), *allocation.remarks, describe(allocation)):
+            for remark in (*remarks, *changed, *exhausted_searches(sweep), *allocation.remarks, describe(allocation)):
                 progress.line(remark)
             with progress, reserved(allocation, progress.line) as places:
                 work = make_work(sweep, allocation)
