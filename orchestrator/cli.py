@@ -218,8 +218,8 @@ def main() -> None:
 
 def _keep_their_contracts(plugins: list[str]) -> bool:
     """Print what holds of the classes of plugins and what does not; whether all of it holds."""
-    from orchestrator.contracts.verdicts import of_plugins
     from orchestrator.contracts.table import render
+    from orchestrator.contracts.verdicts import of_plugins
 
     found = of_plugins(plugins)
     _console().print(render(found))

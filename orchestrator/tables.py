@@ -52,7 +52,10 @@ class Tables:
 
 
 def all_tables() -> Tables:
-    """Those of this installation, to which plugins add theirs. Imported when they are asked for, since they bring torch with them."""
+    """Those of this installation, to which plugins add theirs.
+
+    Imported when they are asked for, since they bring torch with them.
+    """
     from attacks import ATTACKS, CASCADES
     from defenses import DEFENSES, NETWORKS, Training
     from orchestrator.datasets import DATASETS

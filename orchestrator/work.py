@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.measurement import Assignment, Found
@@ -47,7 +47,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class TorchWork:
-    """Training and attacking for real. `rules` are by cell; `threads` each worker may use; `luggage` holds the user's plugins.
+    """Training and attacking for real. `rules` are by cell; `threads` each worker may use; `luggage` holds plugins.
 
     Imports torch only in the worker, so that this module costs nothing where other work is done.
     """
@@ -56,7 +56,7 @@ class TorchWork:
     rules: Mapping[str, RungRule]
     trainer_threads: int
     evaluator_threads: int
-    luggage: Luggage = Luggage()
+    luggage: Luggage = field(default_factory=Luggage)
 
     def load_modules(self) -> None:
         self.luggage.unpack()

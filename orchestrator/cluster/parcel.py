@@ -68,8 +68,8 @@ def pack(directory: Path, spec: Path, leave: Sequence[Path] = (), modules: Seque
     for module in modules:
         if found.setdefault(module.path, Path(module.origin)).resolve() != Path(module.origin).resolve():
             raise UserError(
-                f"{directory / module.path}: lies where the plugin {module.origin} would go: rename one, or name another "
-                "folder with --working-dir"
+                f"{directory / module.path}: lies where the plugin {module.origin} would go: rename one, or name "
+                "another folder with --working-dir"
             )
     found = {name: path for name, path in found.items() if path.is_file()}  # a package needs no __init__
     parcel = Parcel(tuple(sorted(found.items())), _metadata())
