@@ -23,7 +23,8 @@ def is_a_frozen_dataclass_under_its_own_name(instance: Any, name: str) -> None:
 
 def can_be_written_in_a_spec(instance: Any, table: Mapping[str, type]) -> None:
     """Made again from the block that says it, it is the same."""
-    block, kind = block_of(instance), type(instance)
+    block = block_of(instance)
+    kind: Any = type(instance)
     for field in dataclasses.fields(instance):
         if field.init and field.name not in settings(kind):
             must(False, f"{field.name}: a spec has no value of type {field.type}")
