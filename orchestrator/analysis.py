@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,15 @@ STATES = ("running", "evaluating", "completed", "pruned", "failed")
 STAGES = ("search", "finalist")
 
 
-def load(path: str | Path) -> Run:
-    """The run in `path`, a directory or URI <store>/<sweep name>. Raises UserError where there is none."""
+def load(path: str | Path, plugins: Sequence[str] = ()) -> Run:
+    """The run in `path`, a directory or URI <store>/<sweep name>. Raises UserError where there is none.
+
+    `plugins` are the modules of the user's own whose models are wanted; a run alone makes nothing run.
+    """
+    if plugins:
+        from orchestrator.plugins.admission import admit
+
+        admit(plugins)
     store = Store.at(path)
     if store.files.exists(SPEC):
         return Run(store)
@@ -119,15 +127,17 @@ class Run:
     def model(self, trial_id: str) -> nn.Module:
         """The trained model of a trial, ready to call: images in [0, 1] -> logits; `.surface` says how to attack it.
 
-        Raises UserError for a trial that is unknown or left no checkpoint.
+        Raises UserError for a trial that is unknown or left no checkpoint, or one of a plugin that was not named.
         """
-        from defenses import DEFENSES
         from orchestrator.build import make
         from orchestrator.storage import checkpoints
+        from orchestrator.tables import all_tables
 
-        row = self._row(trial_id)
+        row, tables = self._row(trial_id), all_tables()
+        where = f"{self.root}: trial {trial_id}: "
+        defense = make(tables.defenses, row["config"]["defense"], f"{where}defense")
+        make(tables.networks, row["config"]["network"], f"{where}network")  # a plugin's must be there before the state
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
-        defense = make(DEFENSES, row["config"]["defense"])
         model: nn.Module = defense.deployed(state)
         model.surface = defense.surface()
         return model

@@ -26,18 +26,24 @@ def run(
     trials: int | None = None,
     overrides: Sequence[str] = (),
     time_budget: str | float | None = None,
+    plugins: Sequence[str] = (),
     console: Console | None = None,
 ) -> Run:
     """Run a sweep, or go on with it, and give its results.
 
     `spec` is a YAML file or a mapping, `overrides` are "key.path=value", `trials` overrides search.trials. Joins the
     Ray cluster at `address`, uses the one this process is connected to, or starts one on this machine. `time_budget`,
-    in seconds or such as "30m", ends the search early. Raises UserError where the spec or the call is wrong.
+    in seconds or such as "30m", ends the search early. `plugins` are modules of your own, by name or file, whose
+    classes the spec may name as `module:Class`. Raises UserError where the spec or the call is wrong.
     """
     from orchestrator.rundir import run_root
     from orchestrator.spec import load_spec
 
     refuse_foreign_packages()
+    if plugins:
+        from orchestrator.plugins.admission import admit
+
+        admit(plugins)
     wanted = [*overrides, *([f"search.trials={trials}"] if trials is not None else [])]
     checked = load_spec(dict(spec) if isinstance(spec, Mapping) else spec, wanted)
     root = run_root(checked, store)

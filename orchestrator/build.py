@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -51,11 +51,26 @@ def normalised(kinds: Kinds, block: str | Mapping[str, Any], where: str = "") ->
     return values
 
 
-def look_up(kinds: Mapping[str, type], name: Any) -> type:
-    """The class a name stands for: the one place where names are looked up. Raises ValueError with the nearest name."""
-    if not isinstance(name, str) or name not in kinds:
-        raise ValueError(one_of(kinds, name))
-    return kinds[name]
+def look_up(kinds: Mapping[str, type], name: Any, beside: Iterable[str] = ()) -> type:
+    """The class a name stands for: the one place where names are looked up, those of plugins too.
+
+    Raises ValueError with the nearest name, of which `beside` are some that are allowed too, or with what a plugin
+    lacks.
+    """
+    if isinstance(name, str) and name in kinds:
+        return kinds[name]
+    if isinstance(name, str):
+        from orchestrator.plugins.seeking import sought  # here: few names are a plugin's
+
+        found = sought(kinds, name)
+        if found is not None:
+            return found
+    raise ValueError(one_of([*kinds, *beside], name))
+
+
+def name_of(kinds: Mapping[str, type], name: str) -> str:
+    """The name on record of what `name` stands for: a plugin's class may have others."""
+    return str(getattr(look_up(kinds, name), "name", name))
 
 
 @functools.cache
@@ -81,7 +96,7 @@ def examine(kinds: Kinds, block: str | Mapping[str, Any]) -> tuple[dict[str, Any
     kind, given = _opened(kinds, block)
     known = settings(kind)
     problems = [Problem((key,), unknown_key(known, key)) for key in given if key not in known]
-    values: dict[str, Any] = {} if isinstance(kinds, type) else {"name": _name(block)}
+    values: dict[str, Any] = {} if isinstance(kinds, type) else {"name": name_of(kinds, _name(block))}
     for setting in known.values():
         values[setting.name], wrong = _value(setting, given)
         problems += [Problem((setting.name, *problem.at), problem.text) for problem in wrong]

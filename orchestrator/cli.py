@@ -25,16 +25,31 @@ RunDirectory = Annotated[str, typer.Argument(metavar="RUN", help="A run: <store>
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the spec.")
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE", help="A module of your own, by name or file; may be given again."),
+]
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
 @app.command()
-def check(spec: SpecFile, overrides: Overrides = None) -> None:
-    """Validate a spec; print its dimensions, trials, rungs, and what will run."""
+def check(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A sweep spec (YAML).")] = None,
+    overrides: Overrides = None,
+    plugins: Plugins = None,
+) -> None:
+    """Validate a spec; print its dimensions, trials, rungs, and what will run. Of plugins, test what they promise."""
+    from orchestrator.plugins.admission import admit
     from orchestrator.preview import preview
     from orchestrator.spec import load_spec
 
-    _console().print(preview(load_spec(spec, overrides or [])))
+    if spec is None and not plugins:
+        raise UserError("check: needs a SPEC, or --plugin MODULE, or both")
+    admit(plugins or [])
+    if spec is not None:
+        _console().print(preview(load_spec(spec, overrides or [])))
+    if plugins and not _keep_their_contracts(plugins):
+        raise typer.Exit(WRONG)
 
 
 @app.command()
@@ -45,6 +60,7 @@ def run(
     trials: Annotated[int | None, typer.Option(min=1, help="Search trials per cell; overrides the spec's.")] = None,
     overrides: Overrides = None,
     time_budget: Annotated[str | None, typer.Option(help="Begin no new trial after this long: 90s, 30m, 8h.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Run a sweep. The same command again resumes it, or extends it when --trials grew."""
     from orchestrator.api import run as run_spec
@@ -55,7 +71,7 @@ def run(
     try:
         found = run_spec(
             spec, store=store, address=address, trials=trials, overrides=overrides or [],
-            time_budget=time_budget, console=console,
+            time_budget=time_budget, plugins=plugins or [], console=console,
         )  # fmt: skip
     except KeyboardInterrupt:
         again = shlex.join(["robustsweep", *sys.argv[1:]])
@@ -85,6 +101,7 @@ def submit(
     runtime_env: Annotated[
         Path | None, typer.Option(help="YAML for Ray: pip, env_vars and so on.", dir_okay=False)
     ] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Run a sweep as a job on a Ray cluster. The same command again joins it, or goes on where it ended."""
     from orchestrator.cluster.submission import submit as submit_spec
@@ -96,7 +113,7 @@ def submit(
     raise typer.Exit(
         submit_spec(
             spec, address, store=store, trials=trials, overrides=overrides or [], time_budget=time_budget,
-            wait=not no_wait, working_dir=working_dir, runtime_env=runtime_env, write=write,
+            wait=not no_wait, working_dir=working_dir, runtime_env=runtime_env, plugins=plugins or [], write=write,
         )
     )  # fmt: skip
 
@@ -172,10 +189,14 @@ def doctor(
 def list_(
     table: Annotated[str | None, typer.Argument(help="attacks, defenses, networks or datasets")] = None,
     name: Annotated[str | None, typer.Argument(help="One of them")] = None,
+    plugins: Plugins = None,
 ) -> None:
-    """What there is, with every hyperparameter."""
+    """What there is, with every hyperparameter; installed plugins and those that are named too."""
     from orchestrator.listing import listing
+    from orchestrator.plugins.admission import admit
+    from orchestrator.plugins.installed import modules
 
+    admit([*modules(), *(plugins or [])])
     _console().print(listing(table, name))
 
 
@@ -193,6 +214,16 @@ def main() -> None:
     except SweepStopped as error:
         _complain(f"{error}\nWhat was finished is kept; the same command goes on.")
         raise SystemExit(FAILED) from None
+
+
+def _keep_their_contracts(plugins: list[str]) -> bool:
+    """Print what holds of the classes of plugins and what does not; whether all of it holds."""
+    from orchestrator.contracts.table import render
+    from orchestrator.contracts.verdicts import of_plugins
+
+    found = of_plugins(plugins)
+    _console().print(render(found))
+    return not any(verdict.is_broken for verdict in found)
 
 
 def _complain(text: str) -> None:

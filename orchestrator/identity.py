@@ -8,14 +8,17 @@ import hashlib
 import importlib.util
 import json
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attacks.threat import Threat
+if TYPE_CHECKING:
+    from attacks.threat import Threat
 
 FLOORS = ("attacks", "defenses")
+OWN = "orchestrator"  # of which no trial depends, though a plugin may import from it
 
 
 def trial_id(
@@ -56,21 +59,57 @@ def attack_id(attack_json: str) -> str:
 def method_source(*classes: type) -> str:
     """16 hex digits of the files that define `classes` and of every first-party module these import.
 
-    First-party is `attacks`, `defenses` and the top-level package of each class (a plugin's). Imports are found
-    in the syntax tree, inside functions too; nothing is imported. The `__init__` files of attacks and defenses
-    import everything, so they are only asked from where the name taken from them comes.
+    First-party is `attacks`, `defenses`, the top-level package of each class (a plugin's), and what lies beside such a
+    package unless it is installed. Imports are found in the syntax tree, inside functions too; nothing is imported.
+    The `__init__` files of attacks and defenses import everything, so they are only asked from where the name taken
+    from them comes.
     """
-    floors = {*FLOORS, *(cls.__module__.partition(".")[0] for cls in classes)}
+    return module_source(*(cls.__module__ for cls in classes))
+
+
+def module_source(*names: str) -> str:
+    """The same for modules."""
+    return _hash({name: hashlib.sha256(content).hexdigest() for name, content in first_party(*names).items()})
+
+
+def first_party(*names: str) -> dict[str, bytes]:
+    """The files of these modules and of every first-party module these import, by the name of the module."""
+    tops = {name.partition(".")[0] for name in names}
+    folders = {folder_of(top) for top in tops.difference(FLOORS) if not is_library(top)}
+    is_ours = functools.cache(
+        lambda top: top in {*FLOORS, *tops} or (top != OWN and folder_of(top) in folders - {None})
+    )
     files: dict[str, bytes] = {}
-    waiting = [cls.__module__ for cls in classes]
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
         path = _file(name)
         if path is None or name in files or _is_facade(name, path):
             continue
         files[name] = path.read_bytes()
-        waiting += [found for found in _imports(files[name], name, path) if found.partition(".")[0] in floors]
-    return _hash({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+        waiting += [found for found in _imports(files[name], name, path) if is_ours(found.partition(".")[0])]
+    return files
+
+
+def folder_of(top: str) -> Path | None:
+    """The folder in which a top-level module or package lies; None for what has no place."""
+    path = _file(top)
+    if path is not None:
+        return path.parent.parent if path.name == "__init__.py" else path.parent
+    try:
+        spec = importlib.util.find_spec(top) if top not in ("", "__main__") else None
+    except (ImportError, ValueError):
+        return None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return Path(places[0]).parent if places else None  # a package without an __init__
+
+
+def is_library(name: str) -> bool:
+    """Whether a module is installed, or Python's own: then what lies beside it is somebody else's."""
+    folder = folder_of(name.partition(".")[0])
+    if folder is None or {"site-packages", "dist-packages"} & set(folder.parts):
+        return True
+    return folder.resolve() in {Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib")}
 
 
 def _hash(value: Any) -> str:

@@ -35,6 +35,8 @@ def listing(table: str | None, name: str | None) -> RenderableType:
 def _entries(title: str, entries: Mapping[str, Any]) -> Table:
     grid = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, kind in entries.items():
+        if name != kind.name:
+            continue  # another name for a plugin's class
         settings = ", ".join(f"{f.name}={_default(f)}" for f in fields(kind))
         grid.add_row(*map(Text, (name, _first_sentence(kind), settings)))
     for name, cascade in CASCADES.items() if title == "attacks" else ():

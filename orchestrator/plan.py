@@ -84,16 +84,16 @@ class Plan:
         return Threat(**self.threat)
 
     def make_defense(self) -> Any:
-        from defenses import DEFENSES
         from orchestrator.build import make
+        from orchestrator.tables import all_tables
 
-        return make(DEFENSES, self.defense)
+        return make(all_tables().defenses, self.defense)
 
     def make_network(self) -> Any:
-        from defenses import NETWORKS
         from orchestrator.build import make
+        from orchestrator.tables import all_tables
 
-        return make(NETWORKS, self.network)
+        return make(all_tables().networks, self.network)
 
     def make_training(self) -> Training:
         from defenses import Training

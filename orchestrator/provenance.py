@@ -23,6 +23,8 @@ _WORD = r"[\w.-]*(?:token|secret|passw|credential|api[_-]?key|access[_-]?key|aut
 
 def gather(spec_text: str) -> dict[str, Any]:
     """Everything about this run but its results, as JSON values. Reads no environment variable and never fails."""
+    from orchestrator.plugins.record import on_record  # here: it knows where this package lies from this file
+
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "code_version": code_version(),
@@ -34,6 +36,7 @@ def gather(spec_text: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "gpus": _gpus(),
+        "plugins": on_record(),
         **_git(),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.build import Kinds, Setting, look_up, settings, unknown_key, unopenable
+from orchestrator.build import Kinds, Setting, look_up, name_of, settings, unknown_key, unopenable
 from orchestrator.coercion import MOST_WHOLE, allowed, coerce, item_hint, number
 from orchestrator.errors import Place, Problem
 from orchestrator.holes import Choice, Conditions, Normal, Numeric, Range, column_of, text_of
@@ -91,7 +91,7 @@ class Reader:
 
     def _fields(self, kinds: Kinds, block: Mapping[str, Any], spot: Spot) -> Node:
         """The settings of a block whose class is known, defaults filled in."""
-        name = None if isinstance(kinds, type) else block["name"]
+        name = None if isinstance(kinds, type) else name_of(kinds, block["name"])
         known = settings(kinds if isinstance(kinds, type) else look_up(kinds, block["name"]))
         for key in block:
             if key not in known and not (key == "name" and name is not None):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.lasting import lasting_base
+from orchestrator.plugins.record import on_record
 from orchestrator.provenance import code_version, gather, spec_hash
 from orchestrator.storage.files import Files, open_files
 from orchestrator.storage.patience import Patient
@@ -97,10 +98,11 @@ def _fixed(spec: Spec) -> dict[str, Any]:
 
 
 def _is_current(files: Files, text: str) -> bool:
-    """Whether a provenance on record is of the code at hand, and of this spec."""
+    """Whether a provenance on record is of the code at hand, plugins with it, and of this spec."""
     try:
         said = json.loads(files.read(PROVENANCE))
-        return bool(said["code_version"] == code_version() and said["spec_hash"] == spec_hash(text))
+        is_of_this_code = said["code_version"] == code_version() and said.get("plugins", []) == on_record()
+        return bool(is_of_this_code and said["spec_hash"] == spec_hash(text))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.build import Kinds, block_of, examine, refusals
+from orchestrator.build import Kinds, block_of, examine, look_up, refusals
 from orchestrator.errors import Place, Problem
-from orchestrator.wording import one_of, shown
+from orchestrator.wording import shown
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,20 @@ class Tables:
             if isinstance(entry, Mapping) and len(entry) > 1:
                 return [], [Problem((), f"{name} is a preset and has no settings, got {shown(entry)}")]
             return [block_of(attack) for attack in self.cascades[name]], []
-        if name is not None and not (isinstance(name, str) and name in self.attacks):
-            at = ("name",) if isinstance(entry, Mapping) else ()
-            return [], [Problem(at, one_of([*self.attacks, *self.cascades], name))]
+        try:
+            if name is not None:
+                look_up(self.attacks, name, self.cascades)
+        except ValueError as error:
+            return [], [Problem(("name",) if isinstance(entry, Mapping) else (), str(error))]
         block, problems = examine(self.attacks, entry)
         return [block], problems or refusals(self.attacks, block)
 
 
 def all_tables() -> Tables:
-    """Those of this installation. Imported when they are asked for, since they bring torch with them."""
+    """Those of this installation, to which plugins add theirs.
+
+    Imported when they are asked for, since they bring torch with them.
+    """
     from attacks import ATTACKS, CASCADES
     from defenses import DEFENSES, NETWORKS, Training
     from orchestrator.datasets import DATASETS

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.measurement import Assignment, Found
 from orchestrator.plan import Plan
+from orchestrator.plugins.luggage import Luggage
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.storage.store import Store
 from orchestrator.told import Told
@@ -46,7 +47,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class TorchWork:
-    """Training and attacking for real. `rules` are by cell; `threads` each worker may use.
+    """Training and attacking for real. `rules` are by cell; `threads` each worker may use; `luggage` holds plugins.
 
     Imports torch only in the worker, so that this module costs nothing where other work is done.
     """
@@ -55,8 +56,10 @@ class TorchWork:
     rules: Mapping[str, RungRule]
     trainer_threads: int
     evaluator_threads: int
+    luggage: Luggage = field(default_factory=Luggage)
 
     def load_modules(self) -> None:
+        self.luggage.unpack()
         import orchestrator.judging
         import orchestrator.training  # noqa: F401
 

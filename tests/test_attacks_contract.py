@@ -2,244 +2,131 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
+import inspect
+import sys
 
 import pytest
-import torch
-from linear import SHAPE, LinearProblem, linear_problem
-from torch import Tensor, nn
+from linear import linear_problem
 
 import attacks
-from attacks import ATTACKS, CASCADES, LOSSES, Attack, Draws, Threat
+import orchestrator.contracts.attack as contract
+from attacks import ATTACKS, CASCADES, LOSSES, Attack, Threat
 from attacks.threat import NORMS
+from orchestrator.contracts.attack import BLINDNESS, CLAIMS, EPS, FACTORS
+from orchestrator.contracts.settings import can_be_written_in_a_spec, is_a_frozen_dataclass_under_its_own_name
 
 UNGUIDED = {"noise"}  # attacks that follow no gradient: nobody expects them to reach a known distance
 
 ATTACK = pytest.mark.parametrize("name", ATTACKS)
 GUIDED = pytest.mark.parametrize("name", [name for name in ATTACKS if name not in UNGUIDED])
 NORM = pytest.mark.parametrize("norm", NORMS)
-EPS = {"linf": 0.1, "l2": 0.8, "l1": 3.0}  # for pictures of 3x4x4
-
-
-def conv_model(classes: int = 5) -> nn.Module:
-    """Every habit of a real model: batch norm, dropout, a frozen parameter, weights drawn without the global seed."""
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten()]
-    model = nn.Sequential(*layers, nn.Linear(128, classes))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    model[0].bias.requires_grad_(False)
-    return model.eval()
-
-
-def pictures(examples: int = 9) -> tuple[Tensor, Tensor, Draws]:
-    """Images with walls: a fifth of the pixels are 0 or 1."""
-    draws = Draws(21, torch.arange(100, 100 + examples))
-    return draws.uniform(*SHAPE, low=-0.125, high=1.125).clamp(0, 1), torch.arange(examples) % 5, draws
-
-
-def fooled(problem: LinearProblem, adversarial: Tensor) -> Tensor:
-    with torch.no_grad():
-        return problem.model(adversarial).argmax(1) != problem.y
 
 
 @GUIDED
 @NORM
 def test_fools_a_linear_model_just_beyond_its_known_distance(name: str, norm: str) -> None:
-    problem = linear_problem()
-    threat = Threat(norm, 1.05 * problem.distance[norm])
-    adversarial = ATTACKS[name]()(problem.model, problem.x, problem.y, threat, problem.draws)
-    assert fooled(problem, adversarial).all()
+    contract.fools_a_linear_model_just_beyond_its_known_distance(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 def test_fools_nobody_below_the_known_distance(name: str, norm: str) -> None:
-    problem = linear_problem()
-    threat = Threat(norm, 0.95 * problem.distance[norm])
-    adversarial = ATTACKS[name]()(problem.model, problem.x, problem.y, threat, problem.draws)
-    assert not fooled(problem, adversarial).any()
+    contract.fools_nobody_below_the_known_distance(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
-@pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("factor", FACTORS)
 def test_stays_in_ball_and_box(name: str, norm: str, factor: float) -> None:
-    (x, y, draws), threat = pictures(), Threat(norm, factor * EPS[norm])
-    adversarial = ATTACKS[name]()(conv_model(), x, y, threat, draws)
-    assert threat.allows(x, adversarial).all()
-    assert (threat.distance(x, adversarial) > 0).all()
+    contract.stays_in_ball_and_box(ATTACKS[name](), norm, factor)
+    contract.moves_every_image(ATTACKS[name](), norm, factor)
 
 
 @ATTACK
 @NORM
 def test_nothing_changes_at_eps_zero(name: str, norm: str) -> None:
-    x, y, draws = pictures()
-    adversarial = ATTACKS[name]()(conv_model(), x, y, Threat(norm, 0.0), draws)
-    assert torch.equal(adversarial, pictures()[0])
-    assert adversarial.data_ptr() != x.data_ptr()
+    contract.nothing_changes_at_eps_zero(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 def test_answers_with_plain_tensors_and_leaves_its_arguments_alone(name: str, norm: str) -> None:
-    x, y, draws = pictures()
-    given = x.clone(), y.clone(), draws.example_ids.clone()
-    adversarial = ATTACKS[name]()(conv_model(), x, y, Threat(norm, EPS[norm]), draws)
-    assert (adversarial.shape, adversarial.dtype, adversarial.requires_grad) == (x.shape, x.dtype, False)
-    assert adversarial.data_ptr() != x.data_ptr()
-    assert all(torch.equal(a, b) for a, b in zip(given, (x, y, draws.example_ids), strict=True))
+    contract.answers_with_plain_tensors_and_leaves_its_arguments_alone(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 @pytest.mark.parametrize("is_training", [True, False])
 def test_leaves_the_model_as_found(name: str, norm: str, is_training: bool) -> None:
-    model = conv_model().train(is_training)
-    model[1].train(not is_training)  # modes may be mixed
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 7.0)
-    before = copy.deepcopy(model)
-    x, y, draws = pictures()
-    ATTACKS[name]()(model, x, y, Threat(norm, EPS[norm]), draws)
-    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
-    for found, left in zip(before.parameters(), model.parameters(), strict=True):
-        assert torch.equal(found, left)
-        assert left.grad is not None
-        assert (left.grad == 7).all()
-        assert found.requires_grad == left.requires_grad
-    assert all(torch.equal(a, b) for a, b in zip(before.buffers(), model.buffers(), strict=True))
+    contract.leaves_the_model_as_found(ATTACKS[name](), norm, is_training)
 
 
 @ATTACK
 def test_leaves_the_model_as_found_when_it_breaks(name: str) -> None:
-    model = nn.Sequential(conv_model().train(), nn.Linear(4, 2))  # 5 features meet 4
-    x, y, draws = pictures()
-    with pytest.raises(RuntimeError):
-        ATTACKS[name]()(model, x, y, Threat("linf", 0.1), draws)
-    assert all(module.training for module in model.modules() if module is not model)
-    assert [p.requires_grad for p in model.parameters()] == [True, False] + [True] * 6
+    for norm in NORMS:
+        contract.leaves_the_model_as_found_when_it_breaks(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 def test_attacks_the_model_in_eval_mode(name: str, norm: str) -> None:
-    (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
-    in_eval, in_training = conv_model().eval(), conv_model().train()
-    assert torch.equal(ATTACKS[name]()(in_eval, x, y, threat, draws), ATTACKS[name]()(in_training, x, y, threat, draws))
+    contract.attacks_the_model_in_eval_mode(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 def test_the_same_draws_give_the_same_answer_whatever_the_global_seed(name: str, norm: str) -> None:
-    (x, y, draws), model, answers = pictures(), conv_model(), []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        before = torch.get_rng_state()
-        answers.append(ATTACKS[name]()(model, x, y, Threat(norm, EPS[norm]), draws))
-        assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(*answers)
+    contract.the_same_draws_give_the_same_answer_whatever_the_global_seed(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 @pytest.mark.parametrize("size", [1, 4])
 def test_the_answer_does_not_depend_on_the_batch(name: str, norm: str, size: int) -> None:
-    """In float64: what a model rounds differently in another batch must not blur a dependence."""
-    (x, y, draws), threat, model = pictures(), Threat(norm, EPS[norm]), conv_model().double()
-    x = x.double()
-    whole = ATTACKS[name]()(model, x, y, threat, draws)
-    parts = [ATTACKS[name]()(model, x[i], y[i], threat, draws.select(i)) for i in torch.arange(9).split(size)]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-9)
+    contract.the_answer_does_not_depend_on_the_batch(ATTACKS[name](), norm, size)
 
 
 @ATTACK
 @NORM
 def test_the_answer_does_not_depend_on_the_order(name: str, norm: str) -> None:
-    (x, y, draws), threat, model = pictures(), Threat(norm, EPS[norm]), conv_model().double()
-    x, order = x.double(), torch.tensor([3, 8, 0, 5, 1, 7, 2, 6, 4])
-    whole = ATTACKS[name]()(model, x, y, threat, draws)
-    shuffled = ATTACKS[name]()(model, x[order], y[order], threat, draws.select(order))
-    torch.testing.assert_close(shuffled, whole[order], rtol=0, atol=1e-9)
+    contract.the_answer_does_not_depend_on_the_order(ATTACKS[name](), norm)
 
 
 @ATTACK
 def test_works_under_no_grad_with_the_same_answer(name: str) -> None:
-    x, y, draws = pictures()
-    free = ATTACKS[name]()(conv_model(), x, y, Threat("linf", 0.1), draws)
-    with torch.no_grad():
-        assert torch.equal(ATTACKS[name]()(conv_model(), x, y, Threat("linf", 0.1), draws), free)
+    for norm in NORMS:
+        contract.works_under_no_grad_with_the_same_answer(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
 def test_an_empty_batch_gives_an_empty_answer(name: str, norm: str) -> None:
-    x, y, draws = pictures()
-    none = slice(0, 0)
-    empty = Draws(0, draws.example_ids[none])
-    assert ATTACKS[name]()(conv_model(), x[none], y[none], Threat(norm, 0.1), empty).shape == (0, *SHAPE)
-
-
-class Blind(nn.Module):
-    """Gives no gradient: 'argmax' cuts the graph, 'constant' ignores the image, 'nan' has a slope without value."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how, self.bias = how, nn.Parameter(torch.zeros(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = x.flatten(1).sum(1)
-        if self.how == "argmax":
-            return torch.stack([score < 24, score >= 24], 1).float()
-        if self.how == "constant":
-            return self.bias.expand(len(x), 2)
-        return torch.stack([score, score + (score - score).sqrt()], 1)
+    contract.an_empty_batch_gives_an_empty_answer(ATTACKS[name](), norm)
 
 
 @ATTACK
 @NORM
-@pytest.mark.parametrize("how", ["argmax", "constant", "nan"])
+@pytest.mark.parametrize("how", BLINDNESS)
 def test_a_model_without_gradient_gets_an_allowed_answer(name: str, norm: str, how: str) -> None:
-    (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
-    assert threat.allows(x, ATTACKS[name]()(Blind(how), x, y % 2, threat, draws)).all()
-
-
-class Jitter(nn.Module):
-    draws: Draws | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.draws is not None, "asked without a source"
-        assert len(self.draws.example_ids) == len(x)
-        SEEN.append(self.draws.uniform(1)[0].item())
-        return x + 0.1 * self.draws.fork("jitter").uniform(*x.shape[1:]).to(x.dtype)
-
-
-SEEN: list[float] = []
+    contract.a_model_without_gradient_gets_an_allowed_answer(ATTACKS[name](), norm, how)
 
 
 @ATTACK
 @NORM
 def test_a_stochastic_model_draws_anew_at_each_look_and_by_example(name: str, norm: str) -> None:
-    model = nn.Sequential(Jitter(), conv_model()).double()
-    (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
-    SEEN.clear()
-    whole = ATTACKS[name]()(model, x.double(), y, threat, draws)
-    assert len(set(SEEN)) == len(SEEN) > 0
-    part = ATTACKS[name]()(model, x[4:].double(), y[4:], threat, draws.select(torch.arange(4, 9)))
-    torch.testing.assert_close(part, whole[4:], rtol=0, atol=1e-9)
-    assert model[0].draws is None
+    contract.a_stochastic_model_draws_anew_at_each_look_and_by_example(ATTACKS[name](), norm)
 
 
 @ATTACK
 def test_is_a_frozen_dataclass_under_its_own_name(name: str) -> None:
-    attack = ATTACKS[name]()
-    assert attack.name == name
-    assert dataclasses.is_dataclass(attack)
-    assert "name" not in {field.name for field in dataclasses.fields(attack)}
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        attack.name = "other"  # type: ignore[misc]
+    is_a_frozen_dataclass_under_its_own_name(ATTACKS[name](), name)
+    can_be_written_in_a_spec(ATTACKS[name](), ATTACKS)
+
+
+def test_every_claim_of_the_contract_is_held_here_and_in_every_norm() -> None:
+    source = inspect.getsource(sys.modules[__name__])
+    assert not [claim.check.__name__ for claim in CLAIMS if f"contract.{claim.check.__name__}(" not in source]
+    assert all({case["norm"] for case in claim.cases} == set(NORMS) == set(EPS) for claim in CLAIMS)
 
 
 @pytest.mark.parametrize("preset", CASCADES)

@@ -18,10 +18,12 @@ from dataset_files import write_cifar10, write_cifar100, write_imagenet, write_i
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import orchestrator.contracts.dataset as contract
 from orchestrator.build import make
+from orchestrator.contracts.dataset import CLAIMS
+from orchestrator.contracts.settings import can_be_written_in_a_spec, is_a_frozen_dataclass_under_its_own_name
 from orchestrator.datasets import DATASETS, Digits, FashionMnist, Mnist, Parquet, Synthetic
 from orchestrator.errors import UserError
-from orchestrator.splits import COMMON_KEYS
 
 REAL = Path(os.environ.get("ROBUSTSWEEP_DATA", "~/data")).expanduser()  # MNIST/raw, cifar10/*.parquet, if any
 
@@ -85,36 +87,15 @@ def test_every_dataset_of_the_table_has_a_case_here() -> None:
 @pytest.mark.parametrize("name", DATASETS)
 class TestEvery:
     def test_is_a_frozen_dataclass_with_defaults_whose_fields_are_no_common_keys(self, name: str) -> None:
-        kind: Any = DATASETS[name]
-        assert dataclasses.is_dataclass(kind)
-        assert kind.__dataclass_params__.frozen
-        assert kind.name == name
-        assert kind.default_root is None or isinstance(kind.default_root, str)
-        assert not {field.name for field in dataclasses.fields(kind)} & set(COMMON_KEYS)
-        assert make(DATASETS, name) == kind()
+        is_a_frozen_dataclass_under_its_own_name(DATASETS[name](), name)
+        can_be_written_in_a_spec(DATASETS[name](), DATASETS)
+        contract.its_fields_are_no_common_keys(DATASETS[name]())
+        assert make(DATASETS, name) == DATASETS[name]()
 
     def test_gives_whole_splits_that_never_change(self, name: str, tmp_path: Path) -> None:
         CASES[name](tmp_path)
-        given = {}
-        for split in ("train", "test"):
-            images, labels = given[split] = DATASETS[name]()(tmp_path, split)
-            again = DATASETS[name]()(tmp_path, split)
-            assert images.dtype == np.uint8
-            assert images.ndim == 4
-            assert labels.dtype == np.int64
-            assert labels.shape == (len(images),)
-            count = getattr(DATASETS[name](), "count", None)  # a promise only some make
-            assert count is None or count(tmp_path, split) == len(labels)
-            opened = getattr(DATASETS[name](), "opened", None)  # likewise
-            if opened is not None:
-                take, all_labels = opened(tmp_path, split)
-                assert np.array_equal(all_labels, labels)
-                assert np.array_equal(take(np.array([3, 0, 3])), images[[3, 0, 3]])
-            assert labels.min() == 0
-            assert np.array_equal(images, again[0])
-            assert np.array_equal(labels, again[1])
-        assert given["train"][0].shape[1:] == given["test"][0].shape[1:]
-        assert not {image.tobytes() for image in given["train"][0]} & {image.tobytes() for image in given["test"][0]}
+        for claim in CLAIMS:
+            claim.check(DATASETS[name](), root=tmp_path)
 
 
 def test_digits_are_scaled_and_a_quarter_of_each_class_is_the_test() -> None:

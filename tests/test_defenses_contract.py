@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import json
-import math
+import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -13,154 +11,73 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+import orchestrator.contracts.defense as contract
 from attacks.draws import Draws
-from attacks.losses import LOSSES
 from attacks.pgd import PGD
-from attacks.surface import Surface
 from attacks.threat import Threat
-from defenses import DEFENSES, Data, Defense, Epoch, PgdAT, Standard, State, Training, TrainingDiverged
-from defenses.networks import Mlp, Network, ResNet
+from defenses import DEFENSES, Data, Defense, PgdAT, Standard, State, Training
+from defenses.networks import Mlp, Network
+from orchestrator.contracts.defense import CLAIMS, COUNT, SHAPES, THREAT, TRAINING, equal, pictures, train
+from orchestrator.contracts.settings import can_be_written_in_a_spec, is_a_frozen_dataclass_under_its_own_name
 
-COUNT = 41
-THREAT = Threat("linf", 0.05)
-TRAINING = Training(epochs=3, batch_size=20, lr=0.05, threat=THREAT)
-CASES = [(name, channels, size) for name in DEFENSES for channels, size in ((1, 8), (3, 12))]
+__all__ = ["COUNT", "THREAT", "TRAINING", "digits", "equal", "pictures", "train"]  # for tests of single defenses
+
+CASES = [(name, channels, size) for name in DEFENSES for channels, size in SHAPES]
 CASE = pytest.mark.parametrize(("name", "channels", "size"), CASES)
 NAME = pytest.mark.parametrize("name", list(DEFENSES))
 
 
-def pictures(channels: int = 1, size: int = 8) -> Data:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(COUNT) % 3
-    noise = torch.randint(0, 150, (COUNT, channels, size, size), generator=generator)
-    return Data((noise + 50 * labels[:, None, None, None]).clamp(max=255).to(torch.uint8), labels, 3)
-
-
-def train(
-    defense: Defense,
-    data: Data,
-    training: Training = TRAINING,
-    state: State | None = None,
-    network: Network | None = None,
-    seed: int = 0,
-) -> list[Epoch]:
-    return list(defense.fit(network or ResNet(8, 2), data, training, Draws(seed, torch.arange(len(data))), state))
-
-
-def equal(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(
-        torch.equal(value, b[key]) if isinstance(value, Tensor) else value == b[key] for key, value in a.items()
-    )
-
-
 @CASE
 def test_gives_finite_epochs_whose_state_is_tensors_and_json(name: str, channels: int, size: int) -> None:
-    data = pictures(channels, size)
-    images, labels = data.images.clone(), data.labels.clone()
-    epochs = train(DEFENSES[name](), data)
-    assert [epoch.state["epoch"] for epoch in epochs] == [1, 2, 3]
-    assert all(math.isfinite(epoch.loss) and 0 < epoch.learning_rate <= TRAINING.lr for epoch in epochs)
-    for key, value in epochs[-1].state.items():
-        if isinstance(value, Tensor):
-            assert not value.requires_grad, key
-            assert value.is_contiguous(), key
-        else:
-            assert json.loads(json.dumps(value)) == value, key
-    assert torch.equal(data.images, images)
-    assert torch.equal(data.labels, labels)
+    contract.gives_finite_epochs_whose_state_is_tensors_and_json(DEFENSES[name](), channels, size)
 
 
 @CASE
 def test_goes_on_from_any_state_as_if_it_had_never_stopped(name: str, channels: int, size: int) -> None:
-    data, defense = pictures(channels, size), DEFENSES[name]()
-    torch.manual_seed(1)
-    straight = train(defense, data)
-    for done in (1, 2):
-        torch.manual_seed(2)
-        kept = copy.deepcopy(straight[done - 1].state)
-        resumed = train(defense, data, state=straight[done - 1].state)
-        assert [epoch.loss for epoch in resumed] == [epoch.loss for epoch in straight[done:]]
-        assert all(equal(a.state, b.state) for a, b in zip(straight[done:], resumed, strict=True))
-        assert equal(straight[done - 1].state, kept)
+    contract.goes_on_from_any_state_as_if_it_had_never_stopped(DEFENSES[name](), channels, size)
 
 
 @CASE
 def test_deployed_gives_logits_and_has_nothing_to_train(name: str, channels: int, size: int) -> None:
-    defense = DEFENSES[name]()
-    state = train(defense, pictures(channels, size), dataclasses.replace(TRAINING, epochs=1))[0].state
-    before = torch.get_rng_state()
-    model = defense.deployed(state)
-    assert torch.equal(before, torch.get_rng_state())
-    x = torch.rand(5, channels, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    logits = model(x)
-    assert logits.shape == (5, 3)
-    assert logits.dtype == torch.float32
-    assert not any(module.training for module in model.modules())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), x)
-    assert gradient.abs().max() > 0
+    contract.deployed_gives_logits_and_has_nothing_to_train(DEFENSES[name](), channels, size)
 
 
 @NAME
 def test_draws_alone_decide(name: str) -> None:
-    defense, data, training = DEFENSES[name](), pictures(), dataclasses.replace(TRAINING, epochs=1)
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = train(defense, data, training)[0].state
-    assert torch.equal(before, torch.get_rng_state())
-    torch.manual_seed(2)
-    assert equal(first, train(defense, data, training)[0].state)
-    assert not equal(first, train(defense, data, training, seed=1)[0].state)
+    contract.draws_alone_decide(DEFENSES[name]())
 
 
 @NAME
 def test_settings_and_surface_are_sane(name: str) -> None:
-    defense = DEFENSES[name]()
-    assert DEFENSES[name].name == name
-    assert dataclasses.is_dataclass(defense)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        defense.name = "other"  # type: ignore[misc]
-    assert isinstance(DEFENSES[name].uses_threat, bool)
-    assert isinstance(defense.ready_epoch, int)
-    assert defense.ready_epoch >= 0
-    surface = defense.surface()
-    assert isinstance(surface, Surface)
-    assert surface.draws >= 1
-    assert surface.losses
-    assert set(surface.losses) <= LOSSES.keys()
+    is_a_frozen_dataclass_under_its_own_name(DEFENSES[name](), name)
+    can_be_written_in_a_spec(DEFENSES[name](), DEFENSES)
+    contract.its_surface_and_facts_are_sane(DEFENSES[name]())
 
 
 @NAME
 def test_says_whether_the_threat_matters(name: str) -> None:
-    defense, data = DEFENSES[name](), pictures()
-    one, other = (
-        train(defense, data, Training(epochs=1, batch_size=20, threat=threat))[0].state
-        for threat in (THREAT, Threat("l2", 0.5))
-    )
-    assert equal(one, other) != DEFENSES[name].uses_threat
+    contract.a_threat_that_it_does_not_use_changes_nothing(DEFENSES[name]())
+    contract.a_threat_that_it_uses_changes_something(DEFENSES[name]())
 
 
 @pytest.mark.parametrize("name", [name for name in DEFENSES if DEFENSES[name].neutral is not None])
 def test_at_its_neutral_settings_is_standard_training(name: str) -> None:
-    neutral = DEFENSES[name](**(DEFENSES[name].neutral or {}))
-    expected = train(Standard(), pictures(), TRAINING)
-    for ours, theirs in zip(train(neutral, pictures(), TRAINING), expected, strict=True):
-        assert ours.loss == theirs.loss
-        assert equal(ours.state, theirs.state)
+    contract.at_its_neutral_settings_is_standard_training(DEFENSES[name]())
 
 
 @NAME
 def test_diverging_is_said(name: str) -> None:
-    training = Training(epochs=20, batch_size=20, lr=1e6, threat=THREAT)
-    with pytest.raises(TrainingDiverged, match=r"not finite: epoch \d+, (batch \d+|after its last batch)$"):
-        train(DEFENSES[name](), pictures(), training, network=Mlp((30,)))
+    contract.diverging_is_said(DEFENSES[name]())
 
 
 @NAME
 def test_learns_in_every_precision_and_with_averaging(name: str) -> None:
-    training = Training(epochs=6, batch_size=20, lr=0.05, precision="bf16", ema=0.8, threat=THREAT)
-    epochs = train(DEFENSES[name](), pictures(), training, network=Mlp((30,)))
-    assert epochs[-1].loss < 0.8 * epochs[0].loss
+    contract.learns_in_every_precision_and_with_averaging(DEFENSES[name]())
+
+
+def test_every_claim_of_the_contract_is_held_here() -> None:
+    source = inspect.getsource(sys.modules[__name__])
+    assert not [claim.check.__name__ for claim in CLAIMS if f"contract.{claim.check.__name__}(" not in source]
 
 
 def digits() -> tuple[Data, Tensor, Tensor]:

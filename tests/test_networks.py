@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import orchestrator.contracts.network as contract
 from defenses.networks import (
     NETWORKS,
     BottleneckResNet,
@@ -20,7 +21,6 @@ from defenses.networks import (
     Mlp,
     Network,
     Nin,
-    Normalise,
     PreactResNet,
     ResNet,
     SmallCnn,
@@ -33,7 +33,8 @@ from defenses.networks.preactivation_blocks import PreactBasic, PreactBottleneck
 from defenses.networks.residual_blocks import BasicBlock, Bottleneck
 from defenses.networks.resnet import Block
 from defenses.networks.torchvision_models import MODELS as TORCHVISION
-from defenses.seeding import seeded
+from orchestrator.contracts.network import CLAIMS
+from orchestrator.contracts.settings import can_be_written_in_a_spec, is_a_frozen_dataclass_under_its_own_name
 
 SMALL: dict[str, dict[str, Any]] = {  # settings at which the large families are quick
     "resnet": {"depth": 8, "width": 4},
@@ -192,42 +193,23 @@ print("torchvision" in sys.modules, len(made) > 5)
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_every_parameter_gets_a_gradient_and_the_image_is_left_alone(name: str) -> None:
-    model = build(describe(small(name), 3, 32, 5), 1).train()
-    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    before = x.clone()
-    with seeded(3, torch.device("cpu")):
-        nn.functional.cross_entropy(model(x), torch.arange(8) % 5).backward()
-    assert torch.equal(x, before)
-    without = [key for key, each in model.named_parameters() if each.grad is None or not each.grad.any()]
-    assert not without
+    contract.every_parameter_gets_a_gradient_and_the_image_is_left_alone(small(name))
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_the_layout_in_memory_changes_no_logit(name: str) -> None:
-    model = build(describe(small(name), 3, 32, 5), 1).eval()
-    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    plain = small(name)(3, 32, 5).eval()
-    plain.load_state_dict(model.state_dict())
-    assert torch.allclose(plain(x), model(x.to(memory_format=torch.channels_last)), atol=1e-4)
+    contract.the_layout_in_memory_changes_no_logit(small(name))
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
 def test_shapes_are_known_without_numbers(name: str, channels: int, size: int) -> None:
-    made = shapes(NETWORKS[name](), channels, size, 6)
-    assert made(torch.empty(2, channels, size, size, device="meta")).shape == (2, 6)
-    assert {parameter.device.type for parameter in made.parameters()} == {"meta"}
+    contract.shapes_are_known_without_numbers(NETWORKS[name](), channels, size)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mlp"])
 def test_starts_at_a_loss_near_that_of_a_guess(name: str) -> None:
-    """A start at which logits are huge, or all the same, trains badly or not at all."""
-    model = build(describe(small(name), 3, 32, 10), 4).train()
-    x = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(5))
-    logits = model((x - 0.5) / 0.29)
-    loss = nn.functional.cross_entropy(logits, torch.arange(64) % 10)
-    assert 2.0 < loss < 4.0  # ln 10 is 2.3
-    assert logits.std(0).mean() > 1e-3
+    contract.starts_at_a_loss_near_that_of_a_guess(small(name))
 
 
 @pytest.mark.parametrize(
@@ -285,28 +267,13 @@ SIZES = [(name, size) for name in NETWORKS for size in (8, 28, 32, 64)] + [("res
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("name", "size"), SIZES)
 def test_takes_every_size_and_every_pixel_counts(name: str, size: int, channels: int) -> None:
-    """At a random start some logit depends on each pixel of the middle, through every layer."""
-    model = build(describe(small(name), channels, size, 7)).eval()
-    x = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    logits = model(x)
-    assert logits.shape == (2, 7)
-    assert torch.isfinite(logits).all()
-    (gradient,) = torch.autograd.grad(logits.square().sum(), x)
-    middle = gradient[:, :, size // 4 : -size // 4, size // 4 : -size // 4]
-    assert (middle != 0).float().mean() > 0.5
+    contract.takes_every_size_and_every_pixel_counts(small(name), channels, size)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_normalises_first(name: str) -> None:
-    """Logits of x after setting (mean, std) are those of (x - mean) / std before."""
-    model = build(describe(small(name), 3, 8, 4)).eval()
-    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.1])
-    before = model((x - mean[:, None, None]) / std[:, None, None])
-    first = next(module for module in model.modules() if not list(module.children()))
-    assert isinstance(first, Normalise)
-    first.set(mean, std)
-    assert torch.allclose(model(x), before, atol=1e-5)
+    contract.normalises_first(small(name))
+    model = build(describe(small(name), 3, 8, 4))
     assert {"normalise.mean", "0.mean"} & set(model.state_dict())
 
 
@@ -323,12 +290,20 @@ def test_shortcut_keeps_every_second_pixel_between_zero_channels() -> None:
     "network", [Mlp((30, 20)), Mlp(()), LeNet(), SmallCnn((30,), 0.2), *map(small, SMALL), ConvNet(), ResNet(14, 5)]
 )
 def test_description_survives_json_and_rebuilds(network: Network) -> None:
-    description = describe(network, 3, 16, 11)
-    assert json.loads(json.dumps(description)) == description
-    model, again = build(description, 5), build(json.loads(json.dumps(description)), 5)
-    assert model.state_dict().keys() == again.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    contract.description_survives_json_and_rebuilds(network)
+    model = build(describe(network, 3, 16, 11), 5)
     assert model.eval()(torch.rand(2, 3, 16, 16)).shape == (2, 11)
+
+
+def test_every_claim_of_the_contract_is_held_here() -> None:
+    source = inspect.getsource(sys.modules[__name__])
+    assert not [claim.check.__name__ for claim in CLAIMS if f"contract.{claim.check.__name__}(" not in source]
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_is_a_frozen_dataclass_under_its_own_name(name: str) -> None:
+    is_a_frozen_dataclass_under_its_own_name(small(name), name)
+    can_be_written_in_a_spec(small(name), NETWORKS)
 
 
 def test_build_draws_from_its_seed_and_leaves_the_global_generator() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
+from orchestrator.plugins.luggage import Module
 from orchestrator.provenance import PACKAGES, ROOT
 
 LIMIT = 100 * 2**20  # bytes; Ray keeps what is sent in the memory of the head node
@@ -40,12 +41,13 @@ class Parcel:
                 archive.writestr(_entry(name), text)
 
 
-def pack(directory: Path, spec: Path, leave: Sequence[Path] = ()) -> Parcel:
+def pack(directory: Path, spec: Path, leave: Sequence[Path] = (), modules: Sequence[Module] = ()) -> Parcel:
     """What a job needs of `directory`: its files but for stores, environments, hidden files, what git ignores, what
-    lies under one of `leave` (datasets, the store), and links to directories; and our three packages.
+    lies under one of `leave` (datasets, the store), and links to directories; our three packages; and the `modules` of
+    plugins, wherever they lie here, where a job finds them.
 
-    Raises UserError where the spec does not lie in it, a folder of it has the name of one of our packages, or the
-    whole is larger than `LIMIT`.
+    Raises UserError where the spec does not lie in it, a folder of it has the name of one of our packages, another file
+    lies where a plugin's must, or the whole is larger than `LIMIT`.
     """
     directory, spec = directory.resolve(), spec.resolve()
     if not spec.is_relative_to(directory):
@@ -63,6 +65,13 @@ def pack(directory: Path, spec: Path, leave: Sequence[Path] = ()) -> Parcel:
                 "or name another folder with --working-dir"
             )
         found |= {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / package).rglob("*.py"))}
+    for module in modules:
+        if found.setdefault(module.path, Path(module.origin)).resolve() != Path(module.origin).resolve():
+            raise UserError(
+                f"{directory / module.path}: lies where the plugin {module.origin} would go: rename one, or name "
+                "another folder with --working-dir"
+            )
+    found = {name: path for name, path in found.items() if path.is_file()}  # a package needs no __init__
     parcel = Parcel(tuple(sorted(found.items())), _metadata())
     if parcel.size > LIMIT:
         raise UserError(_too_large(parcel, directory))

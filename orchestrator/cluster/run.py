@@ -24,6 +24,8 @@ from orchestrator.cluster.tuning import DeskCallback, DeskScheduler, DeskSearche
 from orchestrator.data_check import check_data
 from orchestrator.exhaustion import exhausted_searches
 from orchestrator.plan import Plan
+from orchestrator.plugins.luggage import luggage
+from orchestrator.plugins.record import changed_since
 from orchestrator.progress import Progress
 from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import Spec
@@ -44,7 +46,8 @@ ROUNDS_PER_FIT = 50  # at least, since slots stand idle at the end of each
 def torch_work(sweep: Sweep, allocation: Allocation) -> Work:
     """Training and attacking for real, on as many threads as each worker has CPUs."""
     trainer, evaluator = (max(1, int(bundle.cpus)) for bundle in (allocation.trial, allocation.evaluator))
-    return TorchWork(sweep.store, {name: sweep.rule(name) for name in sweep.cells}, trainer, evaluator)
+    rules = {name: sweep.rule(name) for name in sweep.cells}
+    return TorchWork(sweep.store, rules, trainer, evaluator, luggage())
 
 
 def run_sweep(
@@ -64,6 +67,7 @@ def run_sweep(
     deadline = time.monotonic() + time_budget
     files = open_run_directory(root, progress.line)
     with driving(files, progress.line) as held:
+        changed = changed_since(files)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
         refuse_missing_runs(spec, files)
@@ -81,6 +85,7 @@ def run_sweep(
             allocation = allocate(spec.resources, nodes)
             for remark in (
                 *remarks,
+                *changed,
                 *sweep.warm.remarks,
                 *exhausted_searches(sweep),
                 *allocation.remarks,

@@ -18,6 +18,8 @@ from orchestrator.cluster.following import INTERRUPTED, OK, WRONG, ClusterGone, 
 from orchestrator.cluster.jobs import Jobs, connect
 from orchestrator.cluster.parcel import pack
 from orchestrator.errors import UserError
+from orchestrator.plugins.admission import admit, admitted
+from orchestrator.plugins.luggage import luggage
 from orchestrator.spec import Spec, load_spec
 
 ARRIVAL = "orchestrator/cluster/arrival.py"
@@ -49,22 +51,25 @@ def submit(
     wait: bool = True,
     working_dir: Path | None = None,
     runtime_env: Path | None = None,
+    plugins: Sequence[str] = (),
     write: Callable[[str], None] = print,
     server: Callable[[str], Jobs] = connect,
 ) -> int:
     """The exit code of a sweep run as a job on the cluster whose dashboard is at `address`; 0 at once unless `wait`.
 
-    `working_dir`, by default the current one, travels with our code; `runtime_env` is a YAML file for Ray. The same
-    call joins the job while it runs, and later starts another that goes on from the store. Raises UserError where the
-    spec, the call or the cluster is not right, before anything is sent.
+    `working_dir`, by default the current one, travels with our code; `runtime_env` is a YAML file for Ray, `plugins`
+    are as in run, and their source travels too. The same call joins the job while it runs, and later starts another
+    that goes on from the store. Raises UserError where the spec, the call or the cluster is not right, before anything
+    is sent.
     """
     directory = (working_dir or Path.cwd()).resolve()
+    named = [plugin.module for plugin in admit(plugins)]
     checked = load_spec(spec, [*overrides, *([f"search.trials={trials}"] if trials is not None else [])])
     if time_budget is not None:
         seconds(time_budget)
     environment = _environment(runtime_env)
-    parcel = pack(directory, spec, _stays(checked, store, directory))
-    order = ordered(checked, spec.resolve().relative_to(directory), store, trials, overrides, time_budget)
+    parcel = pack(directory, spec, _stays(checked, store, directory), luggage().modules)
+    order = ordered(checked, spec.resolve().relative_to(directory), store, trials, overrides, time_budget, named)
     jobs = server(address)
     job, is_new = _attempt(jobs, order)
     if is_new:
@@ -88,14 +93,17 @@ def ordered(
     trials: int | None,
     overrides: Sequence[str],
     time_budget: str | None,
+    plugins: Sequence[str] = (),
 ) -> Order:
-    """The order for a spec at `path` of the working directory. Its id follows from name, store and content."""
+    """The order for a spec at `path` of the working directory. Its id follows from name, store and content, that of
+    the plugins with it."""
     options = [("--store", store), ("--trials", trials), *(("--set", text) for text in overrides)]
-    options.append(("--time-budget", time_budget))
+    options += [("--time-budget", time_budget), *(("--plugin", module) for module in plugins)]
     chosen = [word for name, value in options if value is not None for word in (name, str(value))]
     base = spec.store if store is None else store
     place = f"{base.rstrip('/')}/{spec.name}"
-    content = hashlib.sha256(f"{place}\0{spec.to_yaml()}".encode()).hexdigest()[:10]
+    code = "".join(f"\0{plugin.module}={plugin.source}" for plugin in admitted())
+    content = hashlib.sha256(f"{place}\0{spec.to_yaml()}{code}".encode()).hexdigest()[:10]
     return Order((path.as_posix(), "--address", "auto", *chosen), place, f"{spec.name}-{content}")
 
 
