@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import sys
@@ -29,12 +30,31 @@ OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
 @app.command()
-def check(spec: SpecFile, overrides: Overrides = None) -> None:
-    """Validate a spec; print its dimensions, trials, rungs, and what will run."""
-    from orchestrator.preview import preview
+def check(
+    spec: SpecFile,
+    overrides: Overrides = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Time training and attacks here; forecast hours.")] = False,
+    probe_seconds: Annotated[float, typer.Option(min=0.1, help="Time that the probe takes for each cell.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Validate a spec; print its dimensions, trials, rungs, what will run, and what it may cost."""
+    from orchestrator.outlook import outlook
+    from orchestrator.preview import as_json as in_json
+    from orchestrator.preview import render
     from orchestrator.spec import load_spec
 
-    _console().print(preview(load_spec(spec, overrides or [])))
+    found = outlook(load_spec(spec, overrides or []))
+    if not as_json:
+        _console().print(render(found))
+    timed, costs = None, {}
+    if probe:
+        from orchestrator.probe_view import probed
+
+        timed, costs = probed(found, probe_seconds)
+    if as_json:
+        typer.echo(json.dumps({**in_json(found), **costs}, indent=2, default=str))
+    elif timed is not None:
+        _console().print(timed)
 
 
 @app.command()

@@ -168,7 +168,7 @@ def _attack(block: Mapping[str, Any]) -> str:
 
 
 def _store(spec: Spec, kept: Footprint) -> Table:
-    title = f"{spec.store}/{spec.name} in the end, about (compacted: after `robustsweep compact`)"
+    title = f"{spec.store}/{spec.name} in the end, about"
     table = _table(title, "table", "rows", "parts, at most", "bytes", "compacted", "bytes")
     for name, found in kept.tables.items():
         if found.rows is None or found.bytes is None or found.packed_bytes is None:
