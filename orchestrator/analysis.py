@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from orchestrator.agreement import Agreement, agreement
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
@@ -90,6 +91,13 @@ class Run:
     def pareto(self) -> pd.DataFrame:
         """The configurations of the leaderboard that no other beats in every objective, on validation data."""
         return pareto(self.leaderboard(), self.goals())
+
+    def agreement(self) -> Agreement:
+        """Kendall's tau between rung and final figures, per cell and over all, and the finalists' figures side by side.
+
+        Over all cells the differences between them count as agreement too.
+        """
+        return agreement(self.leaderboard())
 
     def status(self) -> pd.DataFrame:
         """How many trials there are: a row per stage, a column per state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import sys
@@ -37,17 +38,18 @@ def check(
     spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A sweep spec (YAML).")] = None,
     overrides: Overrides = None,
     plugins: Plugins = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Time training and attacks here; forecast hours.")] = False,
+    probe_seconds: Annotated[float, typer.Option(min=0.1, help="Time that the probe takes for each cell.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Validate a spec; print its dimensions, trials, rungs, and what will run. Of plugins, test what they promise."""
+    """Validate a spec; print what will run and what it may cost. Of plugins, test what they promise."""
     from orchestrator.plugins.admission import admit
-    from orchestrator.preview import preview
-    from orchestrator.spec import load_spec
 
     if spec is None and not plugins:
         raise UserError("check: needs a SPEC, or --plugin MODULE, or both")
     admit(plugins or [])
     if spec is not None:
-        _console().print(preview(load_spec(spec, overrides or [])))
+        _show_plan(spec, overrides or [], probe_seconds if probe else None, as_json)
     if plugins and not _keep_their_contracts(plugins):
         raise typer.Exit(WRONG)
 
@@ -198,6 +200,26 @@ def list_(
 
     admit([*modules(), *(plugins or [])])
     _console().print(listing(table, name))
+
+
+def _show_plan(spec: Path, overrides: list[str], probe_seconds: float | None, as_json: bool) -> None:
+    from orchestrator.outlook import outlook
+    from orchestrator.preview import as_json as in_json
+    from orchestrator.preview import render
+    from orchestrator.spec import load_spec
+
+    found = outlook(load_spec(spec, overrides))
+    if not as_json:
+        _console().print(render(found))
+    timed, costs = None, {}
+    if probe_seconds is not None:
+        from orchestrator.probe_view import probed
+
+        timed, costs = probed(found, probe_seconds)
+    if as_json:
+        typer.echo(json.dumps({**in_json(found), **costs}, indent=2, default=str))
+    elif timed is not None:
+        _console().print(timed)
 
 
 def main() -> None:

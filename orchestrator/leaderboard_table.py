@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.agreement import agreement
 from orchestrator.analysis import Run
 from orchestrator.storage.schemas import PARAM
 
@@ -31,6 +32,7 @@ def render(run: Run) -> RenderableType:
         table.add_row(*map(Text, _cells(row, several, _short(varying))))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
+    notes += [line] if (line := agreement(board).line()) else []
     notes += [
         "Every robust accuracy is an upper bound: a stronger attack may find less. [ ]: 95 % Wilson interval;",
         "x2: mean over two finalists with fresh seeds. Only test figures are free of the search's own choice.",
