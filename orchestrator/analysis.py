@@ -12,10 +12,11 @@ import pandas as pd
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, counts_for_selection
+from orchestrator.protocols import SELECTING, Protocols
 from orchestrator.rundir import text_of
 from orchestrator.storage.store import Store
-from orchestrator.trials_view import figures
+from orchestrator.trials_view import FIGURES, figures
 from orchestrator.wording import shown
 from orchestrator.yaml_source import Source
 
@@ -77,7 +78,7 @@ class Run:
     def leaderboard(self) -> pd.DataFrame:
         """One row per configuration, best first: `orchestrator.leaderboard` says how they are ranked."""
         trials = self.trials()
-        return leaderboard(self._on_validation(trials), self._degenerate(trials), self.goals())
+        return leaderboard(self._of_now(self._on_validation(trials)), self._degenerate(trials), self.goals())
 
     def pareto(self) -> pd.DataFrame:
         """The configurations of the leaderboard that no other beats in every objective, on validation data."""
@@ -97,7 +98,8 @@ class Run:
     def _degenerate(self, trials: pd.DataFrame) -> set[str]:
         """The trials whose model was found degenerate when evaluated, or at the rung at which they were stopped."""
         events = self.store.read("events", ["trial_id", "kind", "evidence"])
-        found = set(events.loc[events["kind"] == DEGENERATE, "trial_id"])
+        doubted = events[events["kind"] == DEGENERATE]
+        found = set(doubted.loc[doubted["evidence"].map(counts_for_selection).astype(bool), "trial_id"])
         rungs = events[events["kind"] == DEGENERATE_AT_RUNG]
         at_rung = {(row.trial_id, json.loads(str(row.evidence))["epoch"]) for row in rungs.itertuples()}
         kept = zip(trials["trial_id"], trials["checkpoint_epoch"], strict=True)
@@ -141,6 +143,16 @@ class Run:
         ask = self.store.read_trial("asks", trial_id)
         checkpoint = trials.set_index("trial_id").loc[trial_id, "checkpoint"]
         return {"checkpoint": checkpoint, "config": json.loads(ask["config_json"].iloc[0])}
+
+    def _of_now(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The rows, without figures of an evaluation that the spec has changed since: those do not compare."""
+        protocols = Protocols.of(self.store.files)
+        plain = {protocols.name(evaluation): evaluation for evaluation in SELECTING}
+        known = trials["evaluation"].map(plain)
+        trials = trials.assign(evaluation=known)
+        for name in FIGURES:
+            trials[name] = trials[name].where(known.notna())
+        return trials
 
     def _on_validation(self, trials: pd.DataFrame) -> pd.DataFrame:
         """The rows, those of search trials with their validation figures, though someone tested such a trial too."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
 from orchestrator.errors import UserError
+from orchestrator.evaluations import Evaluations
 from orchestrator.goals import Goals
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, RETRY, SILENT, event, key_of
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, EVALUATION_FAILED, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
@@ -21,7 +22,8 @@ from orchestrator.records import Record, Repeat, is_lacking, read_records, sugge
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.space import Configuration
-from orchestrator.spec import Cell, Spec, evaluation_sizes
+from orchestrator.protocols import Protocols
+from orchestrator.spec import Cell, Spec
 from orchestrator.storage import checkpoints
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.store import Store
@@ -49,6 +51,7 @@ class Sweep:
         self.spec, self.store, self.sizes = spec, store, dict(sizes)
         self.ledger = ledger or Ledger(store)
         self.recorder = Recorder(spec, store, self.ledger)
+        self.evaluations = Evaluations(spec, Protocols.of(store.files))
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
@@ -102,7 +105,8 @@ class Sweep:
 
     def best(self, cell: str, count: int) -> list[Record]:
         """The best completed search trials of a cell, at most `count`, best first; degenerate models are left out."""
-        done = [r for r in self._searched() if r.plan.cell == cell and "final" in r.evaluations and not r.is_degenerate]
+        final = self.evaluations.name("final")
+        done = [r for r in self._searched() if r.plan.cell == cell and final in r.evaluations and not r.is_degenerate]
         return [done[place] for place in self.goals.order([self._figures(record) for record in done], count)]
 
     def rule(self, cell: str) -> RungRule:
@@ -113,15 +117,8 @@ class Sweep:
 
     def measurement(self, evaluation: str, cell: str) -> Measurement:
         """What an evaluation measures: rung and final on rows of the validation split that do not overlap."""
-        sizes, spec = self.sizes[cell], self.spec.evaluation
-        rung, final = evaluation_sizes(self.spec, sizes.validation)
-        if evaluation == "rung":
-            return Measurement("rung", "validation", 0, rung, tuple(spec.rung.attacks), self.goals.need_curve)
-        if evaluation == "final":
-            return Measurement("final", "validation", rung, rung + final, tuple(spec.final.attacks), True)
-        assert sizes.test is not None
-        test = min(spec.test.examples or sizes.test, sizes.test)
-        return Measurement("test", "test", 0, test, tuple(spec.test.attacks), True)
+        sizes = self.sizes[cell]
+        return self.evaluations.measurement(evaluation, sizes.validation, sizes.test, self.goals.need_curve)
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
         """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
@@ -145,7 +142,7 @@ class Sweep:
         if record.reopened and status != "failed":
             record.ended = record.reopened
             self._count(record)
-            if not self.is_due(plan):
+            if self._outcome(record) is not None:
                 self._settle(record)
             return
         record.ended = {
@@ -170,24 +167,39 @@ class Sweep:
         return [entry for entry in self.records[plan.trial_id].told if entry[1]]
 
     def evaluated(self, assignment: Assignment, found: Found | None, error: str | None) -> None:
-        """Take in what an evaluator found; a trial that could not be evaluated has failed."""
+        """Take in what an evaluator found; each of its evaluations is apart from the others."""
         record = self.records[assignment.plan.trial_id]
         if found is None:
-            self.ended(record.plan, "failed", error, self._facts(record))
+            self._not_evaluated(record, assignment.measurement.evaluation, error)
             return
+        name, is_known = assignment.measurement.evaluation, self.ledger.has("trials", assignment.plan.trial_id)
         self.recorder.note(record, found.told)
-        record.evaluations[assignment.measurement.evaluation] = dict(found.metrics)
-        record.figures[assignment.measurement.evaluation] = dict(found.figures)
-        record.is_degenerate = record.is_degenerate or found.is_degenerate
+        record.evaluations[name] = dict(found.metrics)
+        record.figures[name] = dict(found.figures)
+        is_first = name == self.evaluations.headline(record.plan.stage)
+        record.is_degenerate = record.is_degenerate or (is_first and found.is_degenerate)
         self._count(record)
-        self._settle(record)
+        if is_first:
+            self._settle(record)
+        if is_known:
+            self.recorder.refresh(record)
         self.ledger.flush_if_due()
 
+    def _not_evaluated(self, record: Record, name: str, error: str | None) -> None:
+        """A trial that could not be measured has failed; without an evaluation beside it is what it was."""
+        if self.evaluations.headline(record.plan.stage) not in record.evaluations:
+            self.ended(record.plan, "failed", error, self._facts(record))
+            return
+        row = event(record.plan.trial_id, EVALUATION_FAILED, {"evaluation": name, "error": error})
+        self.recorder.note(record, [("events", key_of(record.plan.trial_id, EVALUATION_FAILED, row["at"]), [row])])
+        record.given_up.add(name)
+        self._count(record)
+
     def assignment(self, plan: Plan) -> Assignment:
-        """The evaluation that a trial which reached the top is due."""
+        """The next evaluation that a trial which reached the top is due."""
         record = self.records[plan.trial_id]
         assert record.ended is not None
-        evaluation = "final" if plan.stage == "search" else "test"
+        evaluation = self.evaluations.due(record)[0]
         return Assignment(plan, int(record.ended["checkpoint_epoch"]), self.measurement(evaluation, plan.cell))
 
     def is_due(self, plan: Plan) -> bool:
@@ -196,14 +208,10 @@ class Sweep:
 
     def unevaluated(self, stage: str) -> list[Assignment]:
         """What earlier runs trained to the top and did not evaluate."""
-        due = "final" if stage == "search" else "test"
         return [
             self.assignment(record.plan)
             for record in self.records.values()
-            if record.plan.stage == stage
-            and record.ended
-            and record.ended["status"] == "completed"
-            and due not in record.evaluations
+            if record.plan.stage == stage and self.state(record) == "evaluating"
         ]
 
     @property
@@ -226,8 +234,7 @@ class Sweep:
         if record.ended is None:
             return "running"
         status = str(record.ended["status"])
-        due = "final" if record.plan.stage == "search" else "test"
-        return "evaluating" if status == "completed" and due not in record.evaluations else status
+        return "evaluating" if status == "completed" and self.evaluations.due(record) else status
 
     def _count(self, record: Record) -> None:
         """Keep the number of trials in each state: a sweep has too many to count them anew each time."""
@@ -309,8 +316,10 @@ class Sweep:
     def _write_missing_rows(self) -> None:
         """The rows of trials that were over when an earlier driver died before it had written them."""
         for record in self.records.values():
-            if self.state(record) in ("completed", "pruned", "failed"):
+            is_measured = self.evaluations.headline(record.plan.stage) in record.evaluations
+            if self.state(record) in ("completed", "pruned", "failed") or (record.ended and is_measured):
                 self.recorder.over_before(record)
+        self.recorder.refresh_stale(self.records.values())
 
     def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
         """Rungs that a checkpoint knew of and the store did not: a driver died before it had written them."""
@@ -326,12 +335,16 @@ class Sweep:
                     self._compare(record, epoch)
 
     def _settle(self, record: Record) -> None:
-        """A trial is over: tell its study, every time it was suggested, and write its row."""
+        """A trial is over, but for evaluations beside: tell its study, and write its row."""
+        self._tell(record)
+        self.recorder.over(record)
+
+    def _tell(self, record: Record) -> None:
+        """Tell a trial's study how it ended, every time it was suggested."""
         outcome = self._outcome(record)
         if record.plan.stage == "search" and outcome is not None:
             for number in self._numbers[record.plan.trial_id]:
                 self.studies[record.plan.cell].tell(number, outcome)
-        self.recorder.over(record)
 
     def _compare(self, record: Record, epoch: int) -> None:
         values = self.goals.gains(self._facts(record) | record.rungs[epoch])
@@ -340,9 +353,10 @@ class Sweep:
     def _outcome(self, record: Record) -> Outcome | None:
         """How a trial ended, as its study hears it; None while it is under way."""
         state = self.state(record)
-        if state in ("running", "evaluating"):
+        is_known = self.evaluations.headline(record.plan.stage) in record.evaluations
+        if state == "running" or (state == "evaluating" and not is_known):
             return None
-        if state == "completed":
+        if state in ("completed", "evaluating"):
             figures = self._figures(record)
             constraints = self.goals.violations(figures) | {"degenerate": float(record.is_degenerate)}
             return Outcome("completed", self.goals.values(figures), None, constraints)
@@ -351,8 +365,7 @@ class Sweep:
         return Outcome(state, None, rungs, {"degenerate": float(bool(record.degenerate_rungs & set(list(rungs)[-1:])))})
 
     def _figures(self, record: Record) -> dict[str, float]:
-        due = "final" if record.plan.stage == "search" else "test"
-        return record.evaluations[due] | self._facts(record)
+        return record.evaluations[self.evaluations.headline(record.plan.stage)] | self._facts(record)
 
     def _facts(self, record: Record) -> dict[str, Any]:
         """Of an ended trial: what is known without an evaluation, `seconds` of training and `parameters` among them."""

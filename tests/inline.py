@@ -100,6 +100,9 @@ class Inline:
             self._evaluate(self.sweep.assignment(plan))
 
     def _evaluate(self, assignment: Any) -> None:
+        """This evaluation of a trial, and the ones that come after it."""
         cell = assignment.plan.cell
         split = self.tests[cell] if assignment.measurement.split == "test" else self.data[cell].validation
         self.sweep.evaluated(assignment, Evaluator(self.store, "cpu").evaluate(assignment, split), None)
+        if self.sweep.is_due(assignment.plan):
+            self._evaluate(self.sweep.assignment(assignment.plan))
