@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,30 @@ class Run:
         model: nn.Module = defense.deployed(state)
         model.surface = defense.surface()
         return model
+
+    def evaluate(
+        self,
+        attacks: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = "strong_pgd",
+        *,
+        trials: Sequence[str] = (),
+        split: str | None = None,
+        eps: Sequence[float | str] = (),
+        examples: int | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> pd.DataFrame:
+        """Attack stored models again and record it: a row per trial and eps, with the figures of before and of now.
+
+        `trials` are ids, or beginnings of them; none: all that were completed. `split` None is test for finalists and
+        validation, rows that no rung used, for search trials. `eps` are radii instead of the threat's, `seed` one
+        instead of each trial's. What is on record under this `name` (by default one made from the call) is not measured
+        again. Raises UserError where the call is wrong, the name is taken by another one, or a sweep is running.
+        """
+        from orchestrator.evaluating import evaluate_run, wanted
+
+        call = wanted(attacks, trials, split, eps, examples, seed, name)
+        return evaluate_run(self.store.files, call, say)
 
     def _row(self, trial_id: str) -> dict[str, Any]:
         """Where a trial's checkpoint is, and its configuration."""
