@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from orchestrator.beside import COLUMNS
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
@@ -79,7 +80,9 @@ class Run:
     def leaderboard(self) -> pd.DataFrame:
         """One row per configuration, best first: `orchestrator.leaderboard` says how they are ranked."""
         trials = self.trials()
-        return leaderboard(self._of_now(self._on_validation(trials)), self._degenerate(trials), self.goals())
+        attacks = self.store.read("attacks", COLUMNS)
+        now = self._of_now(self._on_validation(trials))
+        return leaderboard(now, self._degenerate(trials), self.goals(), attacks)
 
     def pareto(self) -> pd.DataFrame:
         """The configurations of the leaderboard that no other beats in every objective, on validation data."""
@@ -124,13 +127,13 @@ class Run:
 
         Raises UserError for a trial that is unknown or left no checkpoint.
         """
-        from defenses import DEFENSES
         from orchestrator.build import make
         from orchestrator.storage import checkpoints
+        from orchestrator.tables import defense_kinds
 
         row = self._row(trial_id)
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
-        defense = make(DEFENSES, row["config"]["defense"])
+        defense = make(defense_kinds(), row["config"]["defense"])
         model: nn.Module = defense.deployed(state)
         model.surface = defense.surface()
         return model

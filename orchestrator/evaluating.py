@@ -144,9 +144,8 @@ class _Work:
             block = cells.get(plan.cell, plan.dataset)
             train, validation = loaded.setdefault(repr(block), load_training(block, self.spec.seed))
             if plan.fingerprint != f"{train.fingerprint}/{validation.fingerprint}":
-                raise UserError(
-                    f"{self.store.root}: the data of {plan.cell} are not those that trial {plan.trial_id} was trained on"
-                )
+                trained = f"that trial {plan.trial_id} was trained on"
+                raise UserError(f"{self.store.root}: the data of {plan.cell} are not those {trained}")
             self.sizes[plan.cell] = evaluation_sizes(self.spec, len(validation.labels))
             is_test = split == "test"
             found[split, plan.cell] = load_test(block, self.spec.seed, train.classes) if is_test else validation

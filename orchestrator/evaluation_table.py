@@ -19,7 +19,9 @@ def render_run(found: pd.DataFrame) -> RenderableType:
     """Models attacked again: what was measured before, by `final` or `test`, and now."""
     several = [name for name in ("cell", "split", "eps") if found[name].nunique() > 1]
     headings = ("trial", *several, "clean", "before", "now", "", "doubts")
-    title = f"{found['evaluation'].iloc[0]}: {', '.join(f'{name} {_word(found[name].iloc[0])}' for name in _same(found))}"
+    title = (
+        f"{found['evaluation'].iloc[0]}: {', '.join(f'{name} {_word(found[name].iloc[0])}' for name in _same(found))}"
+    )
     table = _table(title, headings)
     for _, row in found.iterrows():
         before = "" if pd.isna(row["before"]) else f"{_share(row['before_robust_accuracy'])} ({row['before']})"
@@ -59,7 +61,8 @@ def as_json(found: Robustness) -> dict[str, Any]:
     low, high = found.confidence_interval
     return {
         "norm": found.threat.norm, "eps": found.threat.eps, "n": int(found.per_attack["n"].iloc[0]),
-        "clean_accuracy": found.clean_accuracy, "robust_accuracy": found.robust_accuracy, "ci_low": low, "ci_high": high,
+        "clean_accuracy": found.clean_accuracy, "robust_accuracy": found.robust_accuracy,
+        "ci_low": low, "ci_high": high,
         "curve": [{"eps": eps, "robust_accuracy": accuracy} for eps, accuracy in found.curve.items()],
         "per_attack": [
             {str(name): value for name, value in row.items()} for row in found.per_attack.to_dict("records")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.analysis import Run
+from orchestrator.leaderboard import names_beside
 from orchestrator.storage.schemas import PARAM
 
 MOST_ROWS = 20
@@ -25,10 +26,11 @@ def render(run: Run) -> RenderableType:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("#", *several, "test\nrobust", "test\nclean", "validation\nrobust", "validation\nclean"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("rung\nrobust", "doubts", "trial", "settings"):
+    beside = names_beside(board)
+    for heading in ("rung\nrobust", *(f"{name}\nrobust" for name in beside), "doubts", "trial", "settings"):
         table.add_column(heading, no_wrap=heading != "settings")
     for _, row in board.head(MOST_ROWS).iterrows():
-        table.add_row(*map(Text, _cells(row, several, _short(varying))))
+        table.add_row(*map(Text, _cells(row, several, _short(varying), beside)))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
     notes += [
@@ -53,7 +55,7 @@ def _short(varying: list[str]) -> dict[str, str]:
     return dict(zip(varying, words, strict=True))
 
 
-def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> list[str]:
+def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str], beside: list[str]) -> list[str]:
     seeds = f" x{int(row['seeds'])}" if row["seeds"] else ""
     return [
         "-" if pd.isna(row["rank"]) else str(int(row["rank"])),
@@ -63,6 +65,7 @@ def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> 
         _accuracy(row["final_robust_accuracy"], row["final_ci_low"], row["final_ci_high"]),
         _accuracy(row["final_clean_accuracy"]),
         _accuracy(row["rung_robust_accuracy"]),
+        *(_accuracy(*(row[f"{name}_{end}"] for end in ("robust_accuracy", "ci_low", "ci_high"))) for name in beside),
         _remarks(row),
         str(row["trial_id"])[:8],
         " ".join(f"{word}={text}" for name, word in varying.items() if (text := _setting(row[name]))),

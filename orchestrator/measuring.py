@@ -37,7 +37,9 @@ def measure(
 ) -> Measured:
     """Attack `model` on the rows that `what` names. Randomness is keyed by the trial's seed and the example."""
     threat = plan.make_threat()
-    levels = what.eps or ((threat.eps, *(threat.eps * part for part in AREA_FRACTIONS)) if what.curve else (threat.eps,))
+    levels = what.eps or (
+        (threat.eps, *(threat.eps * part for part in AREA_FRACTIONS)) if what.curve else (threat.eps,)
+    )
     rows = slice(what.start, what.stop)
     images = torch.from_numpy(split.images[rows].copy()).float() / 255
     labels = torch.from_numpy(split.labels[rows].copy())

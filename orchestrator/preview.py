@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.pretrained import names_of
 from orchestrator.sampler_limits import sampler_remarks
 from orchestrator.spec import Cell, Spec
 
@@ -15,7 +16,8 @@ def preview(spec: Spec) -> RenderableType:
     cells = spec.cells()
     test = spec.evaluation.test
     wanted = min(test.finalists, spec.search.trials)
-    finalists = len(cells) * wanted * test.seeds
+    given = names_of(cells)
+    finalists = wanted * sum(1 if cell.name in given else test.seeds for cell in cells)
     trials = f"{_count(len(cells), 'cell')} x {_count(spec.search.trials, 'search trial')} ({spec.search.sampler})"
     more = f"{_count(wanted, 'finalist')} x {_count(test.seeds, 'seed')} each: {finalists} more"
     lines = [
@@ -26,6 +28,7 @@ def preview(spec: Spec) -> RenderableType:
     if spec.search.constraints:
         lines.append("constraints: " + ", ".join(f"{name} {bound}" for name, bound in spec.search.constraints.items()))
     lines += [_rungs(spec), *_evaluations(spec)]
+    lines += [f"{name}: a pretrained model is not trained and has no fresh seeds: one finalist each" for name in given]
     lines += sampler_remarks(spec.search.sampler, spec.search.trials, {cell.name: cell.space for cell in cells})
     return Group(*(Text(line) for line in lines), *(_dimensions(cell) for cell in cells))
 
@@ -47,11 +50,15 @@ def _rungs(spec: Spec) -> str:
 
 def _evaluations(spec: Spec) -> list[str]:
     found = []
-    for name, split in (("rung", "validation"), ("final", "validation"), ("test", "test")):
-        block = getattr(spec.evaluation, name)
+    named = spec.evaluation.named
+    splits = {"rung": "validation", "final": "validation", "test": "test"}
+    for name, split in (splits | {name: block.where for name, block in named.items()}).items():
+        block = spec.evaluation.block(name)
         count = "auto" if block.examples is None else str(block.examples)
         attacks = ", ".join(_attack(attack) for attack in block.attacks)
-        found.append(f"{name}: {count} examples of the {split} split, {attacks}")
+        whose = "" if name not in named else f"; of {named[name].of}, nothing is chosen by it"
+        whose += ", by who does not know the defense" if name in named and named[name].surface == "none" else ""
+        found.append(f"{name}: {count} examples of the {split} split, {attacks}{whose}")
     return found
 
 

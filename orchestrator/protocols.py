@@ -97,7 +97,12 @@ def spec_protocols(evaluation: Mapping[str, Any]) -> dict[str, Protocol]:
 
 def protocol(split: str | None, examples: int | None, attacks: Any, surface: str = "known", **more: Any) -> Protocol:
     """What an evaluation measures; `split` None: that of the trial's stage, `examples` None: as many as there are."""
-    return {"split": split, "examples": examples, "attacks": [dict(attack) for attack in attacks], "surface": surface} | more
+    return {
+        "split": split,
+        "examples": examples,
+        "attacks": [dict(attack) for attack in attacks],
+        "surface": surface,
+    } | more
 
 
 def default_name(measured: Protocol) -> str:

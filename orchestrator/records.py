@@ -114,7 +114,8 @@ def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
     return {
         trial_id
         for trial_id in trained.keys() | attacked.keys()
-        if rungs.get(trial_id) != attacked.get(trial_id) or trained[trial_id] != set(range(1, max(rungs[trial_id]) + 1))
+        if rungs.get(trial_id) != attacked.get(trial_id)
+        or trained[trial_id] - {0} != set(range(1, max(rungs[trial_id]) + 1))
     }
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.lasting import lasting_base
-from orchestrator.provenance import code_version, gather, spec_hash
 from orchestrator.protocols import Protocols
+from orchestrator.provenance import code_version, gather, spec_hash
 from orchestrator.storage.files import Files, open_files
 from orchestrator.storage.patience import Patient
 from orchestrator.storage.store import Store
@@ -104,7 +104,7 @@ def _refuse_other_rungs(old: Spec, new: Spec, root: str) -> None:
 
     if changed := difference(_rung(old), _rung(new)):
         raise UserError(
-            f"{root}: trials of this sweep were compared at its rungs by what `evaluation.rung` said, and the models of "
+            f"{root}: trials of this sweep were compared at rungs by what `evaluation.rung` said, and the models of "
             "those that were stopped are not kept: they cannot be measured again, and figures of two protocols do not "
             "compare. Put other attacks under `final`, `test` or a name of their own, or give the sweep another name. "
             "What changed:\n" + "\n".join(f"  {line}" for line in changed)

@@ -17,12 +17,13 @@ from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, EVALUATION_FAILED,
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
+from orchestrator.pretrained import Kept
+from orchestrator.protocols import Protocols
 from orchestrator.recorder import Recorder
 from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.search import Asked, Outcome, Study
 from orchestrator.space import Configuration
-from orchestrator.protocols import Protocols
 from orchestrator.spec import Cell, Spec
 from orchestrator.storage import checkpoints
 from orchestrator.storage.ledger import Ledger
@@ -52,6 +53,7 @@ class Sweep:
         self.ledger = ledger or Ledger(store)
         self.recorder = Recorder(spec, store, self.ledger)
         self.evaluations = Evaluations(spec, Protocols.of(store.files))
+        self.kept = Kept(store.files)
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
@@ -93,7 +95,7 @@ class Sweep:
         plans, test = [record.plan for record in records if record.ended is None], self.spec.evaluation.test
         for name in self.cells:
             for place, record in enumerate(self.best(name, test.finalists)):
-                for turn in range(test.seeds):
+                for turn in range(1 if record.plan.is_pretrained else test.seeds):
                     plan = record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn)
                     plans += [plan] if plan.trial_id not in self.records else []
         return plans
@@ -276,6 +278,7 @@ class Sweep:
 
     def _plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
         by_threat = "threat" in self.spec.matrix
+        configuration = self.kept.taken(configuration)
         plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, number, by_threat)
         known = self.records.get(plan.trial_id)
         if known is None or known.plan.cell == cell.name:

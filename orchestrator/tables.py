@@ -49,10 +49,18 @@ class Tables:
         return [block], problems or refusals(self.attacks, block)
 
 
+def defense_kinds() -> dict[str, Any]:
+    """What may be named as a defense: those of the table, and a model that exists already."""
+    from defenses import DEFENSES
+    from defenses.pretrained import Pretrained
+
+    return {**DEFENSES, Pretrained.name: Pretrained}
+
+
 def all_tables() -> Tables:
     """Those of this installation. Imported when they are asked for, since they bring torch with them."""
     from attacks import ATTACKS, CASCADES
-    from defenses import DEFENSES, NETWORKS, Training
+    from defenses import NETWORKS, Training
     from orchestrator.datasets import DATASETS
 
-    return Tables(NETWORKS, DEFENSES, ATTACKS, CASCADES, DATASETS, Training)
+    return Tables(NETWORKS, defense_kinds(), ATTACKS, CASCADES, DATASETS, Training)

@@ -47,7 +47,7 @@ def trial_row(
     at_checkpoint = [row for row in attacks if row["epoch"] == ended.get("checkpoint_epoch")]
     return {
         **_identity(ask, config, ended),
-        "epochs": len({row["epoch"] for row in epochs}),
+        "epochs": len({row["epoch"] for row in epochs} - {0}),  # 0: as it was, of a model that is not trained
         "evaluation": evaluation,
         **(evaluated[evaluation] if evaluation else dict.fromkeys(FIGURES)),
         "rung_robust_accuracy": _rung_accuracy(at_checkpoint, config["threat"]["eps"]),

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from orchestrator.errors import UserError
 
 MOST_SHOWN = 8
-_OF_TRAINING = ("model.", "ema.", "optimizer.")  # how the names in a checkpoint of ours begin, unless a defense adds some
+_OF_TRAINING = (
+    "model.",
+    "ema.",
+    "optimizer.",
+)  # how the names in a checkpoint of ours begin, unless a defense adds some
 
 
 def read_file(path: str | Path, where: str) -> bytes:

@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from inline import SYNTHETIC, Inline
+from rich.console import Console
 
 from orchestrator.analysis import load
 from orchestrator.doubts import Doubt
 from orchestrator.errors import SpecError
 from orchestrator.judging import Evaluator
+from orchestrator.leaderboard_table import render
 from orchestrator.measurement import Assignment, Found
 from orchestrator.splits import Split
 from orchestrator.trials_view import FIGURES, row_from_tables, rows_of
@@ -126,6 +128,30 @@ def test_a_changed_test_measures_the_finalists_again(root: Path) -> None:
     board = load(root).leaderboard()
     assert board["seeds"].max() == 2
     assert_rows_are_what_the_tables_say(run)
+
+
+def test_the_leaderboard_has_columns_for_evaluations_beside_and_ranks_by_none(root: Path, before: Path) -> None:
+    Inline(root, with_evaluations(paper=PAPER)).run()
+    run = load(root)
+    found = run.evaluate("fgsm", name="weak", examples=9)
+    board, old = run.leaderboard(), load(before).leaderboard()
+    pd.testing.assert_frame_equal(board[list(old.columns)].drop(columns=["doubts"]), old.drop(columns=["doubts"]))
+    attacks = run.attacks()
+    paper = attacks[(attacks["evaluation"] == "paper")]
+    tested = board[board["stage"] == "finalist"]
+    assert tested["paper_robust_accuracy"].tolist() == [paper["robust_accuracy"].mean()]
+    assert board["paper_n"].dropna().tolist() == [20]
+    now = found.set_index("trial_id")["robust_accuracy"]
+    untested = board[board["weak_validation_robust_accuracy"].notna()].set_index("trial_id")
+    assert untested["weak_validation_robust_accuracy"].to_dict() == now.loc[untested.index].to_dict()
+    assert tested["weak_test_robust_accuracy"].tolist() == [
+        found.query("stage == 'finalist'")["robust_accuracy"].mean()
+    ]
+    console = Console(width=300)
+    with console.capture() as shown:
+        console.print(render(run))
+    assert "paper" in shown.get()
+    assert "weak_test" in shown.get()
 
 
 class Failing(Evaluator):

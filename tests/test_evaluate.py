@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -75,8 +75,8 @@ def test_every_model_is_attacked_on_the_split_of_its_stage_and_the_rows_say_the_
 class Counting(Evaluator):
     """Counts what is measured; stops the process, as Ctrl-C does, before the one numbered `dies_at`."""
 
-    done: list[str] = []
-    dies_at = 10**9
+    done: ClassVar[list[str]] = []
+    dies_at: ClassVar[int] = 10**9
 
     def evaluate(self, assignment: Assignment, split: Split) -> Found:
         if len(self.done) >= self.dies_at:

@@ -32,8 +32,9 @@ LOOKING_SHARE = 50  # how much longer than a look the pause after it is, at leas
 class Desk:
     """One stage, "search" or "finalist".
 
-    `splits` are object references by split and cell. `one_by_one` awaits each evaluation before the next trial is chosen, so that
-    the search does not depend on timing. After `deadline` (of the monotonic clock) no new trial is begun.
+    `splits` are object references by split and cell. `one_by_one` awaits each evaluation before the next trial is
+    chosen, so that the search does not depend on timing. After `deadline` (of the monotonic clock) no new trial is
+    begun.
     """
 
     def __init__(
