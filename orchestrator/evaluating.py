@@ -12,7 +12,7 @@ import torch
 from orchestrator.errors import UserError
 from orchestrator.judging import Evaluator
 from orchestrator.measurement import Assignment, Measurement
-from orchestrator.protocols import Protocol, Protocols, base_of, default_name, protocol
+from orchestrator.protocols import Protocol, Protocols, base_of, blocks_of, default_name, protocol
 from orchestrator.radii import read_eps, refuse_levels
 from orchestrator.recorder import Recorder
 from orchestrator.records import Record, read_records
@@ -172,7 +172,7 @@ class _Work:
         rung, final = self.sizes[record.plan.cell]
         start, usual = (0, self.spec.evaluation.test.examples or there) if where == "test" else (rung, final)
         stop = min(start + (given["examples"] or usual), there)
-        attacks, eps = tuple(given["attacks"]), tuple(given["eps"])
+        attacks, eps = blocks_of(given), tuple(given["eps"])
         return Measurement(self.what.name, where, start, stop, attacks, False, eps, given["seed"])
 
 

@@ -20,6 +20,7 @@ from orchestrator.wording import shown
 FILE = "evaluations.json"
 SELECTING = ("test", "final")  # evaluations whose figures may stand in a trial's row, the best first
 RUNG = "rung"
+MEANING = "stands_for"  # of a preset in a protocol: its attacks
 
 Protocol = dict[str, Any]  # JSON values
 
@@ -100,9 +101,14 @@ def protocol(split: str | None, examples: int | None, attacks: Any, surface: str
     return {
         "split": split,
         "examples": examples,
-        "attacks": [dict(attack) for attack in attacks],
+        "attacks": [_whole(attack) for attack in attacks],
         "surface": surface,
     } | more
+
+
+def blocks_of(measured: Protocol) -> tuple[dict[str, Any], ...]:
+    """Its attacks, as a measurement takes them."""
+    return tuple({key: value for key, value in attack.items() if key != MEANING} for attack in measured["attacks"])
 
 
 def default_name(measured: Protocol) -> str:
@@ -114,6 +120,14 @@ def default_name(measured: Protocol) -> str:
 def base_of(name: str) -> str:
     """What the spec calls an evaluation of this name."""
     return name.partition(".")[0]
+
+
+def _whole(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """The block; of a preset with what it stands for, which a later version may change."""
+    from attacks import CASCADES
+    from orchestrator.cascade import cascade_of
+
+    return {**attack, MEANING: cascade_of(attack["name"])} if attack["name"] in CASCADES else dict(attack)
 
 
 def _split(block: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.build import Kinds, block_of, examine, refusals
+from orchestrator.build import Kinds, examine, refusals
 from orchestrator.errors import Place, Problem
 from orchestrator.wording import one_of, shown
 
@@ -27,7 +27,10 @@ class Tables:
         return {"network": self.networks, "defense": self.defenses, "training": self.training}
 
     def attack_blocks(self, entries: Sequence[Any], at: Place) -> tuple[list[dict[str, Any]], list[Problem]]:
-        """The normalised blocks of a list of attacks, each a name or a block, presets expanded."""
+        """The normalised blocks of a list of attacks, each a name or a block.
+
+        A preset stays one: which attacks it stands for depends on the defense that is attacked.
+        """
         blocks: list[dict[str, Any]] = []
         problems: list[Problem] = []
         for place, entry in enumerate(entries):
@@ -41,7 +44,7 @@ class Tables:
         if isinstance(name, str) and name in self.cascades:
             if isinstance(entry, Mapping) and len(entry) > 1:
                 return [], [Problem((), f"{name} is a preset and has no settings, got {shown(entry)}")]
-            return [block_of(attack) for attack in self.cascades[name]], []
+            return [{"name": name}], []
         if name is not None and not (isinstance(name, str) and name in self.attacks):
             at = ("name",) if isinstance(entry, Mapping) else ()
             return [], [Problem(at, one_of([*self.attacks, *self.cascades], name))]
