@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.outcomes import evaluated, state_of
+from orchestrator.outcomes import Headline, measured
 from orchestrator.plan import Plan
 from orchestrator.records import Record
 
@@ -24,13 +24,16 @@ class Configured:
         return self.trials[0]
 
     @property
-    def evaluated(self) -> list[Record]:
-        return evaluated(self.trials)
+    def is_pruned(self) -> bool:
+        return bool(self.first.ended and self.first.ended["status"] == "pruned")
 
-    @property
-    def may_win(self) -> bool:
+    def measured(self, headline: Headline) -> list[Record]:
+        """The trials that have the figures which are due at the top."""
+        return measured(self.trials, headline)
+
+    def may_win(self, headline: Headline) -> bool:
         """Whether it has figures, and no model that is degenerate."""
-        return bool(self.evaluated) and not any(record.is_degenerate for record in self.trials)
+        return bool(self.measured(headline)) and not any(record.is_degenerate for record in self.trials)
 
 
 class Configurations:
@@ -75,12 +78,12 @@ class Configurations:
 
     def is_whole(self, found: Configured) -> bool:
         """Whether no other seed is to be trained."""
-        return state_of(found.first) == "pruned" or len(found.trials) >= len(self._seeds)
+        return found.is_pruned or len(found.trials) >= len(self._seeds)
 
     def begin_others(self, found: Configured) -> None:
         """Have the seeds that a configuration lacks trained next, if its first has shown that it is worth it."""
         first = found.first
-        if first.ended is None or first.ended["status"] == "pruned" or self.is_whole(found):
+        if first.ended is None or self.is_whole(found):
             return
         there = {record.plan.seed for record in found.trials}
         for seed in self._seeds:

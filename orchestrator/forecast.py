@@ -32,13 +32,13 @@ def forecast(found: Outlook, probes: Sequence[CellProbe], here: Allocation | Non
     a GPU that workers share no gain from sharing. What Ray needs to start, some 10 to 30 seconds, is not in it.
     """
     pairs = list(zip(found.cells, probes, strict=True))
-    seeds = found.spec.evaluation.test.seeds
     finalists = found.finalist_trials
     top = sum(cell.fates.top.mean for cell in found.cells)
     search = _added([_search(found, cell, timed) for cell, timed in pairs])
     final = _added([_evaluated(found, timed, "final").by(cell.fates.top) for cell, timed in pairs])
-    again = _added([_finalist(found, cell, timed).by(_exactly(cell.finalists * seeds)) for cell, timed in pairs])
-    test = _added([_evaluated(found, timed, "test").by(_exactly(cell.finalists * seeds)) for cell, timed in pairs])
+    again = _added([_finalist(found, cell, timed).by(_exactly(cell.finalists * cell.seeds)) for cell, timed in pairs])
+    test = _added([_evaluated(found, timed, "test").by(_exactly(cell.finalists * cell.seeds)) for cell, timed in pairs])
+    beside = _added([_beside(found, cell, timed) for cell, timed in pairs])
     slots = None if here is None else min(here.slots, max(1, found.search_trials))
     evaluators = None if here is None else here.evaluators
     trial_share, evaluator_share = _shares(here) if is_on_gpu else (1.0, 1.0)
@@ -48,6 +48,10 @@ def forecast(found: Outlook, probes: Sequence[CellProbe], here: Allocation | Non
         _stage("finalists: training", finalists, again, slots and min(slots, max(1, finalists)), trial_share),
         _stage("finalists: test", finalists, test, evaluators, evaluator_share),
     ]
+    named = found.spec.evaluation.named
+    if named:
+        count = sum(finalists if block.of == "finalists" else top for block in named.values())
+        stages.append(_stage(f"beside: {', '.join(named)}", count, beside, evaluators, evaluator_share))
     return [*stages, _together(stages)]
 
 
@@ -89,6 +93,15 @@ def _finalist(found: Outlook, cell: CellOutlook, timed: CellProbe) -> _Seconds:
     rungs = sum(map(len, cell.schedules)) / len(cell.schedules)
     training = _over(timed, lambda case: case.epoch).by(_exactly(cell.finalist_epochs))
     return _added([training, _evaluated(found, timed, "rung").by(_exactly(rungs))])
+
+
+def _beside(found: Outlook, cell: CellOutlook, timed: CellProbe) -> _Seconds:
+    """All further evaluations of a cell."""
+    finalists = _exactly(cell.finalists * cell.seeds)
+    return _added([
+        _evaluated(found, timed, name).by(finalists if block.of == "finalists" else cell.fates.top)
+        for name, block in found.spec.evaluation.named.items()
+    ])  # fmt: skip
 
 
 def _evaluated(found: Outlook, timed: CellProbe, name: str) -> _Seconds:

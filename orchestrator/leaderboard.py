@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.beside import figures_beside, names_of
 from orchestrator.fronts import Floats, non_dominated_rank
 from orchestrator.goals import Goals
 from orchestrator.statistics import wilson_interval
@@ -27,7 +28,9 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def leaderboard(trials: pd.DataFrame, degenerate: set[str], goals: Goals) -> pd.DataFrame:
+def leaderboard(
+    trials: pd.DataFrame, degenerate: set[str], goals: Goals, attacks: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """One row per configuration, best first, from rows of `trials`; `degenerate` are ids of trials.
 
     `test_*` are of the finalists: means over the seeds, the extremes over them, and the Wilson interval of the mean
@@ -36,15 +39,28 @@ def leaderboard(trials: pd.DataFrame, degenerate: set[str], goals: Goals) -> pd.
     come configurations with test figures, then those with final ones, then those that were pruned; within each those
     that hold the constraints, by the first objective, or by non-dominated front and within it by the first objective.
     Failed and degenerate ones are last and have no `rank`. Ranks count anew for each dataset and threat.
+
+    Of `attacks`, the table's rows, come columns for evaluations beside `final` and `test`, such as
+    `paper_robust_accuracy`: nothing is ranked by them.
     """
-    board = _configurations(trials.assign(dataset=_data_of(trials)), degenerate)
+    trials = trials.assign(dataset=_data_of(trials))
+    board = _configurations(trials, degenerate)
+    more: list[str] = []
+    if attacks is not None and len(attacks):
+        beside = figures_beside(attacks, trials, CONFIGURATION)
+        board, more = board.join(beside, on=CONFIGURATION), list(beside.columns)
     is_tested, is_validated = board["test_robust_accuracy"].notna(), board["final_robust_accuracy"].notna()
     board["tier"] = np.select([is_tested, is_validated], [0, 1], 2)
     board["loses"] = board["degenerate"] | (board["status"] == "failed")
     board["feasible"] = [_is_feasible(row, goals) for _, row in board.iterrows()]
     board = _ranked(board, goals)
     params = [name for name in _params(board) if board[name].astype(object).nunique(dropna=False) > 1]
-    return board[[*_COLUMNS, *params, "parameters", "train_seconds"]]
+    return board[[*_COLUMNS, *more, *params, "parameters", "train_seconds"]]
+
+
+def names_beside(board: pd.DataFrame) -> list[str]:
+    """What the evaluations beside `final` and `test` are called that a leaderboard has columns for."""
+    return names_of(board.columns, _COLUMNS)
 
 
 def pareto(board: pd.DataFrame, goals: Goals) -> pd.DataFrame:

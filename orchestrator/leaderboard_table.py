@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.agreement import agreement
 from orchestrator.analysis import Run
+from orchestrator.leaderboard import names_beside
 from orchestrator.storage.schemas import PARAM
 
 MOST_ROWS = 20
@@ -26,10 +27,11 @@ def render(run: Run) -> RenderableType:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("#", *several, "test\nrobust", "test\nclean", "validation\nrobust", "validation\nclean"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("rung\nrobust", "doubts", "trial", "settings"):
+    beside = names_beside(board)
+    for heading in ("rung\nrobust", *(f"{name}\nrobust" for name in beside), "doubts", "trial", "settings"):
         table.add_column(heading, no_wrap=heading != "settings")
     for _, row in board.head(MOST_ROWS).iterrows():
-        table.add_row(*map(Text, _cells(row, several, _short(varying))))
+        table.add_row(*map(Text, _cells(row, several, _short(varying), beside)))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
     notes += [line] if (line := agreement(board).line()) else []
@@ -55,7 +57,7 @@ def _short(varying: list[str]) -> dict[str, str]:
     return dict(zip(varying, words, strict=True))
 
 
-def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> list[str]:
+def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str], beside: list[str]) -> list[str]:
     seeds = f" x{int(row['seeds'])}" if row["seeds"] else ""
     return [
         "-" if pd.isna(row["rank"]) else str(int(row["rank"])),
@@ -66,6 +68,7 @@ def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> 
         + _over_seeds(row["final_robust_spread"], row["final_seeds"]),
         _accuracy(row["final_clean_accuracy"]) + _over_seeds(row["final_clean_spread"], row["final_seeds"]),
         _accuracy(row["rung_robust_accuracy"]),
+        *(_accuracy(*(row[f"{name}_{end}"] for end in ("robust_accuracy", "ci_low", "ci_high"))) for name in beside),
         _remarks(row),
         str(row["trial_id"])[:8],
         " ".join(f"{word}={text}" for name, word in varying.items() if (text := _setting(row[name]))),

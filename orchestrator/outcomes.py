@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -11,20 +11,14 @@ from orchestrator.records import Record
 from orchestrator.search import Outcome
 from orchestrator.spec_models import METRICS
 
+Headline = Callable[[str], str]  # by stage, what the evaluation by whose figures its trials are ranked is called
+
 _OF_THE_END = ("status", "error", "stage", "seed", "started_at")
 
 
-def state_of(record: Record) -> str:
-    """running, evaluating, completed, pruned or failed."""
-    if record.ended is None:
-        return "running"
-    status = str(record.ended["status"])
-    return "evaluating" if status == "completed" and due(record) not in record.evaluations else status
-
-
-def due(record: Record) -> str:
-    """The evaluation that a trial is due at the top."""
-    return "final" if record.plan.stage == "search" else "test"
+def is_measured(record: Record, headline: Headline) -> bool:
+    """Whether a trial has the figures that it is told and ranked by."""
+    return headline(record.plan.stage) in record.evaluations
 
 
 def facts(record: Record) -> dict[str, Any]:
@@ -35,45 +29,45 @@ def facts(record: Record) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name not in _OF_THE_END} | extra
 
 
-def mean_figures(records: Sequence[Record]) -> dict[str, float]:
+def mean_figures(records: Sequence[Record], headline: Headline) -> dict[str, float]:
     """The metrics of evaluated trials, each the mean over them."""
-    found = [record.evaluations[due(record)] | facts(record) for record in records]
+    found = [record.evaluations[headline(record.plan.stage)] | facts(record) for record in records]
     names = [name for name in METRICS if all(figures.get(name) is not None for figures in found)]
     return {name: fmean(float(figures[name]) for figures in found) for name in names}
 
 
-def spread_figures(records: Sequence[Record]) -> dict[str, float]:
+def spread_figures(records: Sequence[Record], headline: Headline) -> dict[str, float]:
     """The standard deviation of each metric over evaluated trials (n - 1 below it); 0 for a single one."""
-    found = [record.evaluations[due(record)] | facts(record) for record in records]
+    found = [record.evaluations[headline(record.plan.stage)] | facts(record) for record in records]
     names = [name for name in METRICS if all(figures.get(name) is not None for figures in found)]
     if len(found) < 2:
         return dict.fromkeys(names, 0.0)
     return {name: stdev(float(figures[name]) for figures in found) for name in names}
 
 
-def evaluated(records: Sequence[Record]) -> list[Record]:
+def measured(records: Sequence[Record], headline: Headline) -> list[Record]:
     """The trials that have the figures which are due at the top."""
-    return [record for record in records if due(record) in record.evaluations]
+    return [record for record in records if is_measured(record, headline)]
 
 
-def outcome_of(records: Sequence[Record], goals: Goals, risk: float = 0.0) -> Outcome | None:
+def outcome_of(records: Sequence[Record], goals: Goals, headline: Headline, risk: float = 0.0) -> Outcome | None:
     """How a configuration ended, as its study hears it, from the trials of its seeds; None while one is under way.
 
     Its values are means over the seeds that completed, each made worse by `risk` standard deviations. It was pruned
     if its first seed was; it failed if none completed. One degenerate model makes it degenerate.
     """
-    states = [state_of(record) for record in records]
-    if not records or "running" in states or "evaluating" in states:
+    ends = [str(record.ended["status"]) for record in records if record.ended]
+    completed = [record for record in records if record.ended and record.ended["status"] == "completed"]
+    if not records or len(ends) < len(records) or len(measured(completed, headline)) < len(completed):
         return None
-    completed = [record for record, state in zip(records, states, strict=True) if state == "completed"]
     if completed:
-        figures = mean_figures(completed)
+        figures = mean_figures(completed, headline)
         degenerate = float(any(record.is_degenerate for record in completed))
         constraints = goals.violations(figures) | {"degenerate": degenerate}
-        cautious = goals.worsened(figures, spread_figures(completed), risk) if risk else figures
+        cautious = goals.worsened(figures, spread_figures(completed, headline), risk) if risk else figures
         return Outcome("completed", goals.values(cautious), None, constraints)
     first = records[0]
     known = {epoch: facts(first) | found for epoch, found in sorted(first.rungs.items())}
     rungs = {epoch: goals.values(found)[0] for epoch, found in known.items() if goals.are_known(found)}
     degenerate = float(bool(first.degenerate_rungs & set(list(rungs)[-1:])))
-    return Outcome(states[0], None, rungs, {"degenerate": degenerate})
+    return Outcome(ends[0], None, rungs, {"degenerate": degenerate})

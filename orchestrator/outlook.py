@@ -16,9 +16,11 @@ from orchestrator.known_sizes import Known, known_sizes
 from orchestrator.metrics import AREA_FRACTIONS
 from orchestrator.parameter_count import parameter_count
 from orchestrator.plausible import shared_out
+from orchestrator.pretrained import is_pretrained
 from orchestrator.sampler_limits import search_remarks
 from orchestrator.space import Configuration
 from orchestrator.spec import Spec
+from orchestrator.tables import defense_kinds
 
 DRAWN = 64  # configurations of a cell, which stand for those that the search will try
 _MOST_DRAWN = 2000  # of all cells together
@@ -28,7 +30,8 @@ _MOST_NETWORKS = 24  # of a cell whose parameters are counted
 @dataclass(frozen=True)
 class CellOutlook:
     """One study. `size` of its space is null where a hole is continuous; `parameters` are of the smallest and the
-    largest network, null where the images' shape is not known; `epochs` those of the search's trials together.
+    largest network, null where the images' shape is not known; `epochs` those of the search's trials together; `seeds`
+    of each finalist.
     """
 
     cell: Cell
@@ -38,6 +41,7 @@ class CellOutlook:
     fates: Fates
     schedules: Sequence[Sequence[int]]
     finalists: int
+    seeds: int
     parameters: tuple[int, int] | None
 
     @property
@@ -78,7 +82,7 @@ class Outlook:
 
     @property
     def finalist_trials(self) -> int:
-        return sum(cell.finalists for cell in self.cells) * self.spec.evaluation.test.seeds
+        return sum(cell.finalists * cell.seeds for cell in self.cells)
 
     def evaluation(self, name: str) -> EvaluationOutlook:
         return next(found for found in self.evaluations if found.name == name)
@@ -91,7 +95,8 @@ def outlook(spec: Spec) -> Outlook:
     seen: dict[str, Fates] = {}
     found = [_cell(spec, cell, drawn(cell.space, draws), seen) for cell in cells]
     known = [cell.known for cell in found]
-    return Outlook(spec, found, [_evaluation(spec, name, known) for name in ("rung", "final", "test")])
+    names = ("rung", "final", "test", *spec.evaluation.named)
+    return Outlook(spec, found, [_evaluation(spec, name, known) for name in names])
 
 
 def _cell(spec: Spec, cell: Cell, configurations: Sequence[Configuration], seen: dict[str, Fates]) -> CellOutlook:
@@ -102,15 +107,22 @@ def _cell(spec: Spec, cell: Cell, configurations: Sequence[Configuration], seen:
     seen[key] = seen.get(key) or fates(trials, schedules, spec.scheduler.reduction_factor)
     finalists = min(spec.evaluation.test.finalists, max(1, round(seen[key].top.mean)))
     return CellOutlook(
-        cell, configurations, known, trials, seen[key], schedules, finalists, _parameters(configurations, known)
+        cell, configurations, known, trials, seen[key], schedules, finalists, _seeds(spec, configurations),
+        _parameters(configurations, known),
     )
 
 
-def _schedule(spec: Spec, configuration: Configuration) -> list[int]:
-    from defenses import DEFENSES
+def _seeds(spec: Spec, configurations: Sequence[Configuration]) -> int:
+    """A model that exists already has one."""
+    is_given = all(is_pretrained(configuration.defense) for configuration in configurations)
+    return 1 if is_given else spec.evaluation.test.seeds
 
+
+def _schedule(spec: Spec, configuration: Configuration) -> list[int]:
+    if is_pretrained(configuration.defense):
+        return [0]
     epochs: int = configuration.training["epochs"]
-    return spec.rungs(epochs, make(DEFENSES, configuration.defense).ready_epoch)
+    return spec.rungs(epochs, make(defense_kinds(), configuration.defense).ready_epoch)
 
 
 def _parameters(configurations: Sequence[Configuration], known: Known) -> tuple[int, int] | None:
@@ -123,17 +135,29 @@ def _parameters(configurations: Sequence[Configuration], known: Known) -> tuple[
 
 
 def _evaluation(spec: Spec, name: str, known: Sequence[Known]) -> EvaluationOutlook:
-    is_curve = name != "rung" or Goals(spec.search.objectives, spec.search.constraints).need_curve
+    named = spec.evaluation.named.get(name)
+    is_curve = Goals(spec.search.objectives, spec.search.constraints).need_curve if name == "rung" else named is None
     threat = spec.cells()[0].threat
-    attacks = [(block, most_passes(block, threat)) for block in getattr(spec.evaluation, name).attacks]
-    split = "test" if name == "test" else "validation"
-    return EvaluationOutlook(name, split, _examples(spec, name, known), AREA_FRACTIONS if is_curve else (1.0,), attacks)
+    blocks = [block for entry in spec.evaluation.block(name).attacks for block in _blocks(entry)]
+    attacks = [(block, most_passes(block, threat)) for block in blocks]
+    split = named.where if named else "test" if name == "test" else "validation"
+    levels = AREA_FRACTIONS if is_curve else (1.0,)
+    return EvaluationOutlook(name, split, _examples(spec, name, known), levels, attacks)
+
+
+def _blocks(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of an attack, or of those that a preset stands for."""
+    from orchestrator.cascade import cascade_of
+    from orchestrator.tables import all_tables
+
+    return cascade_of(entry["name"]) if entry["name"] in all_tables().cascades else [entry]
 
 
 def _examples(spec: Spec, name: str, known: Sequence[Known]) -> int | None:
     """Of the first cell: where cells have different data, the spec says a number or each takes what it has."""
-    asked: int | None = getattr(spec.evaluation, name).examples
-    if name == "test":
+    asked = spec.evaluation.block(name).examples
+    named = spec.evaluation.named.get(name)
+    if name == "test" or (named and named.where == "test"):
         return asked or known[0].test
     if asked is not None or known[0].validation is None:
         return asked
@@ -141,7 +165,7 @@ def _examples(spec: Spec, name: str, known: Sequence[Known]) -> int | None:
         shares = shared_out(spec.evaluation.rung.examples, spec.evaluation.final.examples, known[0].validation)
     except ValueError:  # said by `doubtful`
         return None
-    return shares[name == "final"]
+    return shares[name != "rung"]
 
 
 def total(estimates: Sequence[Estimate]) -> Estimate:
@@ -163,5 +187,7 @@ def doubtful(found: Outlook) -> list[str]:
                 shared_out(spec.evaluation.rung.examples, spec.evaluation.final.examples, size)
             except ValueError as error:
                 lines.append(f"{cell.cell.name}: will be refused: {error}")
+        if cell.seeds < spec.evaluation.test.seeds:
+            lines.append(f"{cell.cell.name}: a pretrained model has no fresh seeds: one finalist each")
     spaces = {cell.cell.name: cell.cell.space for cell in found.cells}
     return [*lines, *search_remarks(spec.search, spaces)]

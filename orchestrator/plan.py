@@ -106,13 +106,24 @@ class Plan:
 
         return Draws(self.seed, example_ids).fork("training")
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its model exists already: it is not trained, and one seed is like another."""
+        return bool(self.defense["name"] == "pretrained")
+
+    def _trained_by(self) -> tuple[Block, Block]:
+        """Defense and training as they are part of the identity: of a file its content, wherever it lies."""
+        if not self.is_pretrained:
+            return self.defense, self.training
+        return {"name": self.defense["name"], "digest": self.defense["digest"]}, {}
+
     def _identified(self) -> Plan:
         from orchestrator.identity import config_id, method_source, trial_id
 
         defense, network = self.make_defense(), self.make_network()
         trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
         source = method_source(*_kinds(defense, network)) + (f"/{self.cell}" if self.is_twin else "")
-        facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
+        facts = (self.fingerprint, self.network, *self._trained_by(), trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)
         )

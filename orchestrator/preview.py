@@ -81,7 +81,8 @@ def _totals(found: Outlook) -> list[str]:
     trials = (
         f"{_count(len(found.cells), 'cell')} x {_count(spec.search.trials, 'search trial')} ({spec.search.sampler})"
     )
-    more = f"{_count(wanted, 'finalist')} x {_count(seeds, 'seed')} each: {len(found.cells) * wanted * seeds} more"
+    finalists = wanted * sum(cell.seeds for cell in found.cells)
+    more = f"{_count(wanted, 'finalist')} x {_count(seeds, 'seed')} each: {finalists} more"
     lines = [
         f"{trials}, then {more if wanted else 'no finalists'}",
         f"objectives: {', '.join(f'{name} ({direction})' for name, direction in spec.search.objectives.items())}",

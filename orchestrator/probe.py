@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Draws, Threat
-from defenses import DEFENSES, NETWORKS, Data, Training
+from defenses import NETWORKS, Data, Training
 from defenses.state import State
 from orchestrator.attack_passes import MOST_CALLS, most_passes
 from orchestrator.build import make
@@ -28,8 +28,10 @@ from orchestrator.machine import allocation_here
 from orchestrator.outlook import CellOutlook, EvaluationOutlook, Outlook
 from orchestrator.parameter_count import parameter_count
 from orchestrator.passes import counted
+from orchestrator.pretrained import is_pretrained
 from orchestrator.space import Configuration
 from orchestrator.splits import load_training
+from orchestrator.tables import defense_kinds
 
 SYNTHETIC = 2000  # images that stand for data which are not there
 _HARMLESS = 1e-3  # of eps, at which nothing is fooled and every restart runs
@@ -167,8 +169,14 @@ def _case(
     evaluations: Sequence[EvaluationOutlook], examples: Mapping[str, int], device: str, seconds: float,
 ) -> Case:  # fmt: skip
     clock = Clock(device)
-    defense = make(DEFENSES, configuration.defense)
-    per_batch, state = _training(configuration, threat, images, clock, 0.4 * seconds)
+    defense = make(defense_kinds(), configuration.defense)
+    if is_pretrained(configuration.defense):
+        configuration = replace(configuration, defense={"name": "standard"})  # the same network with other weights
+        defense = make(defense_kinds(), configuration.defense)
+        _, state = _training(configuration, threat, images, clock, 0.1 * seconds)
+        per_batch = 0.0
+    else:
+        per_batch, state = _training(configuration, threat, images, clock, 0.4 * seconds)
     batches = -(-images.train // configuration.training["batch_size"])
     model, surface = defense.deployed(state).to(device), defense.surface()
     distinct = {repr(block): (block, e.name) for e in evaluations for block, _ in e.attacks}
@@ -183,7 +191,7 @@ def _case(
         parameters,
         share,
         per_batch * batches,
-        images.train / (per_batch * batches),
+        images.train / (per_batch * batches) if per_batch else float("nan"),
         {e.name: [costs[repr(block)] for block, _ in e.attacks] for e in evaluations},
         _scoring(model, some, threat, surface, clock),
     )
@@ -211,7 +219,7 @@ def _training(
     configuration: Configuration, threat: Threat, images: Images, clock: Clock, seconds: float
 ) -> tuple[float, State]:
     """Seconds of a batch by the defense's own `fit`, and the state reached: past the epochs before it is ready."""
-    defense, network = make(DEFENSES, configuration.defense), make(NETWORKS, configuration.network)
+    defense, network = make(defense_kinds(), configuration.defense), make(NETWORKS, configuration.network)
     training = Training(**configuration.training, threat=threat)
     training = replace(training, epochs=_LONG, lr=min(training.lr, _SLOW))
     last: list[State] = []

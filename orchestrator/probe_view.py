@@ -15,7 +15,7 @@ from rich.text import Text
 from orchestrator.forecast import Stage, as_rows, forecast
 from orchestrator.machine import allocation_here
 from orchestrator.outlook import Outlook
-from orchestrator.probe import CellProbe, probe
+from orchestrator.probe import Case, CellProbe, probe
 
 
 def probed(found: Outlook, seconds: float) -> tuple[RenderableType, dict[str, Any]]:
@@ -40,7 +40,7 @@ def _costs(timed: Sequence[CellProbe], device: str) -> Table:
             size = "" if case.parameters is None else f" ({case.parameters:,} parameters)"
             attacks = ["; ".join(f"{1e3 * cost:.3g}" for cost in case.attacks[name]) for name in evaluations]
             name = cell.cell if place == 0 else ""
-            row = (name, f"{case.defense}, {case.network}{size}", f"{case.epoch:.3g}", f"{case.images_per_second:,.0f}")
+            row = (name, f"{case.defense}, {case.network}{size}", f"{case.epoch:.3g}", _speed(case))
             table.add_row(*map(Text, (*row, *attacks, f"{1e3 * case.scoring:.2g}")))
     return table
 
@@ -57,3 +57,7 @@ def _stages(stages: Sequence[Stage]) -> Table:
     for row in as_rows(stages):
         table.add_row(*map(Text, row.values()))
     return table
+
+
+def _speed(case: Case) -> str:
+    return "-" if case.epoch == 0 else f"{case.images_per_second:,.0f}"

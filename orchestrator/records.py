@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, TRAINING_ENDED
+from orchestrator.lifecycle import (
+    DEGENERATE_AT_RUNG,
+    ENDED,
+    REPEAT,
+    RETRY,
+    SILENT,
+    TRAINING_ENDED,
+    counts_for_selection,
+    doubted,
+)
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.rungs import degenerate_key, rung_key
@@ -37,6 +46,7 @@ class Record:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_degenerate: bool = False
     parameters: int | None = None  # known from the first rung on
+    given_up: set[str] = field(default_factory=set)  # evaluations beside that failed, until the next run
     hangs: int = 0  # how often its worker was ended for its silence
     told: Told = field(default_factory=list)
     counted_as: str = ""  # the state under which the sweep counts it
@@ -120,7 +130,8 @@ def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
     return {
         trial_id
         for trial_id in trained.keys() | attacked.keys()
-        if rungs.get(trial_id) != attacked.get(trial_id) or trained[trial_id] != set(range(1, max(rungs[trial_id]) + 1))
+        if rungs.get(trial_id) != attacked.get(trial_id)
+        or trained[trial_id] - {0} != set(range(1, max(rungs[trial_id]) + 1))
     }
 
 
@@ -176,8 +187,10 @@ def _add_events(records: dict[str, Record], events: Iterable[Row], over: set[str
             record.degenerate_rungs.add(epoch)
             key = degenerate_key(row["trial_id"], epoch)
         elif row["kind"].startswith(DOUBT):
-            record.is_degenerate = record.is_degenerate or row["kind"] == f"{DOUBT}degenerate"
-            key = f"{row['trial_id']}.{'final' if record.plan.stage == 'search' else 'test'}.doubts"
+            is_degenerate = row["kind"] == f"{DOUBT}degenerate" and counts_for_selection(row["evidence"])
+            record.is_degenerate = record.is_degenerate or is_degenerate
+            evaluation = doubted(row["evidence"]) or ("final" if record.plan.stage == "search" else "test")
+            key = f"{row['trial_id']}.{evaluation}.doubts"
         elif row["kind"] == RETRY and row["evidence"].startswith(SILENT):
             record.hangs += 1
         if row["trial_id"] not in over:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from orchestrator.identity import attack_id
+from orchestrator.cascade import stages
 from orchestrator.lifecycle import (
     DEGENERATE_AT_RUNG,
     ENDED,
@@ -90,17 +90,18 @@ def _is_whole(plan: Plan, rule: RungRule, epochs: Sequence[Row], attacks: Sequen
         and wanted[-1:] == trained[-1:]
         and sorted(row["epoch"] for row in epochs if is_rung(row)) == wanted
         and {row["epoch"] for row in attacks if row["evaluation"] == RUNG} == set(wanted)
-        and all(is_same(rule.measurement, rows, plan.threat) for rows in there.values())
+        and all(is_same(rule.measurement, rows, plan) for rows in there.values())
     )
 
 
-def is_same(what: Measurement, rows: Sequence[Row], threat: dict[str, Any]) -> bool:
+def is_same(what: Measurement, rows: Sequence[Row], plan: Plan) -> bool:
     """Whether rows of `attacks` say what this measurement would say: the same attacks, radii and number of examples.
 
     Which examples: all measurements of one kind take the first of a split, or those after the rungs'.
     """
+    threat = plan.threat
     levels = [threat["eps"] * part for part in AREA_FRACTIONS] if what.curve else [threat["eps"]]
-    ids = [attack_id(json.dumps(block)) for block in what.attacks]
+    ids = [stage.id for stage in stages(what.attacks, plan.make_defense().surface())]
     wanted = {(level, place, name) for level in levels for place, name in enumerate(ids)}
     return (
         {(row["eps"], row["position"], row["attack_id"]) for row in rows} == wanted
@@ -142,7 +143,7 @@ def _evaluation(
     name = what.evaluation
     mine = [row for row in attacks if row["evaluation"] == name]
     others = {row["evaluation"] for row in attacks} - {name, RUNG}  # whose doubts cannot be told from these
-    if others or not is_same(what, mine, plan.threat):
+    if others or not is_same(what, mine, plan):
         return Taken([])
     frame = readable(lambda: run.store.read_trial("examples", plan.trial_id))
     if frame is None or len(frame := frame[frame["evaluation"] == name]) != len(mine) * (what.stop - what.start):

@@ -35,6 +35,7 @@ from orchestrator.spec_models import (
     Seed,
     StorePlace,
     problems_of,
+    wrong_names,
 )
 from orchestrator.tables import Tables, all_tables
 from orchestrator.wording import dotted, shown
@@ -159,6 +160,8 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
         outer = Spec.model_validate(tree)
     except ValidationError as error:
         problems += problems_of(error, Spec)
+    misnamed = wrong_names(tree.get("evaluation"))
+    problems = [problem for problem in problems if not any(problem.at[:2] == wrong.at for wrong in misnamed)] + misnamed
     reader = CellReader(tables, outer.seed if outer else 0)
     cells = reader.read(tree)
     problems += reader.problems
@@ -182,10 +185,11 @@ def _attacks(tree: Mapping[str, Any], tables: Tables) -> tuple[dict[str, list[di
     """The normalised attacks of each evaluation."""
     given = tree.get("evaluation", {})
     blocks, problems = {}, []
-    for stage, field in EvaluationSpec.model_fields.items():
+    defaults = {stage: field.default.attacks for stage, field in EvaluationSpec.model_fields.items()}
+    for stage in dict.fromkeys([*defaults, *(given if isinstance(given, Mapping) else ())]):
         section = given.get(stage) if isinstance(given, Mapping) else None
         entries = section.get("attacks") if isinstance(section, Mapping) else None
-        entries = field.default.attacks if entries is None else entries
+        entries = defaults.get(stage) if entries is None else entries
         if isinstance(entries, list):
             at = ("evaluation", stage, "attacks")
             blocks[stage], wrong = tables.attack_blocks(entries, at)
@@ -197,7 +201,8 @@ def _with_attacks(evaluation: EvaluationSpec, attacks: Mapping[str, list[dict[st
     stages = {
         stage: getattr(evaluation, stage).model_copy(update={"attacks": found}) for stage, found in attacks.items()
     }
-    return evaluation.model_copy(update=stages)
+    own = {stage: found for stage, found in stages.items() if stage in EvaluationSpec.model_fields}
+    return EvaluationSpec.model_construct(**own, **{stage: stages[stage] for stage in evaluation.named})
 
 
 def _rootless(block: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -13,12 +13,15 @@ from orchestrator.asha import SuccessiveHalving
 from orchestrator.asking_again import ask_again
 from orchestrator.configurations import Configurations, Configured
 from orchestrator.errors import UserError
+from orchestrator.evaluations import Evaluations
 from orchestrator.goals import Goals
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, RETRY, SILENT, event, key_of
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, EVALUATION_FAILED, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
-from orchestrator.outcomes import facts, mean_figures, outcome_of, state_of
+from orchestrator.outcomes import facts, is_measured, mean_figures, outcome_of
 from orchestrator.plan import Plan
+from orchestrator.pretrained import Kept
+from orchestrator.protocols import Protocols
 from orchestrator.recorder import Recorder
 from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions, take_in
 from orchestrator.reuse import take
@@ -28,7 +31,7 @@ from orchestrator.search import Asked, Outcome, Study
 from orchestrator.seeds import trial_seeds
 from orchestrator.siblings import Siblings
 from orchestrator.space import Configuration
-from orchestrator.spec import Cell, Spec, evaluation_sizes
+from orchestrator.spec import Cell, Spec
 from orchestrator.storage import checkpoints
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.store import Store
@@ -57,6 +60,8 @@ class Sweep:
         self.spec, self.store, self.sizes = spec, store, dict(sizes)
         self.ledger = ledger or Ledger(store)
         self.recorder = Recorder(spec, store, self.ledger)
+        self.evaluations = Evaluations(spec, Protocols.of(store.files))
+        self.kept = Kept(store.files)
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
@@ -110,7 +115,7 @@ class Sweep:
         plans, test = [record.plan for record in records if record.ended is None], self.spec.evaluation.test
         for name in self.cells:
             for place, record in enumerate(self.best(name, test.finalists)):
-                for turn in range(test.seeds):
+                for turn in range(1 if record.plan.is_pretrained else test.seeds):
                     plan = record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn)
                     plans += [plan] if plan.trial_id not in self.records else []
         return plans
@@ -126,9 +131,10 @@ class Sweep:
 
         Those with a degenerate model are left out.
         """
-        able = [found for found in self.configured.in_cell(cell) if found.may_win]
-        order = self.goals.order([mean_figures(found.evaluated) for found in able], count)
-        return [able[place].evaluated[0] for place in order]
+        able = [found for found in self.configured.in_cell(cell) if found.may_win(self.evaluations.headline)]
+        measured = [found.measured(self.evaluations.headline) for found in able]
+        order = self.goals.order([mean_figures(trials, self.evaluations.headline) for trials in measured], count)
+        return [measured[place][0] for place in order]
 
     def rule(self, cell: str) -> RungRule:
         """When the trials of a cell are compared, and by what."""
@@ -138,15 +144,8 @@ class Sweep:
 
     def measurement(self, evaluation: str, cell: str) -> Measurement:
         """What an evaluation measures: rung and final on rows of the validation split that do not overlap."""
-        sizes, spec = self.sizes[cell], self.spec.evaluation
-        rung, final = evaluation_sizes(self.spec, sizes.validation)
-        if evaluation == "rung":
-            return Measurement("rung", "validation", 0, rung, tuple(spec.rung.attacks), self.goals.need_curve)
-        if evaluation == "final":
-            return Measurement("final", "validation", rung, rung + final, tuple(spec.final.attacks), True)
-        assert sizes.test is not None
-        test = min(spec.test.examples or sizes.test, sizes.test)
-        return Measurement("test", "test", 0, test, tuple(spec.test.attacks), True)
+        sizes = self.sizes[cell]
+        return self.evaluations.measurement(evaluation, sizes.validation, sizes.test, self.goals.need_curve)
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
         """Note a trial's figures at a rung; whether it goes on.
@@ -183,7 +182,7 @@ class Sweep:
         self._count(record)
         if plan.stage == "search":
             self.configured.begin_others(self.configured[plan.config_id])
-        if not self.is_due(plan):
+        if record.ended["status"] != "completed" or self._is_measured(record):
             self._settle(record)
         self.ledger.flush_if_due()
 
@@ -198,40 +197,51 @@ class Sweep:
         return [entry for entry in self.records[plan.trial_id].told if entry[1]]
 
     def evaluated(self, assignment: Assignment, found: Found | None, error: str | None) -> None:
-        """Take in what an evaluator found; a trial that could not be evaluated has failed."""
+        """Take in what an evaluator found; each of its evaluations is apart from the others."""
         record = self.records[assignment.plan.trial_id]
         if found is None:
-            self.ended(record.plan, "failed", error, facts(record))
+            self._not_evaluated(record, assignment.measurement.evaluation, error)
             return
+        name, is_known = assignment.measurement.evaluation, self.ledger.has("trials", assignment.plan.trial_id)
         self.recorder.note(record, found.told)
-        record.evaluations[assignment.measurement.evaluation] = dict(found.metrics)
-        record.figures[assignment.measurement.evaluation] = dict(found.figures)
-        record.is_degenerate = record.is_degenerate or found.is_degenerate
+        record.evaluations[name] = dict(found.metrics)
+        record.figures[name] = dict(found.figures)
+        is_first = name == self.evaluations.headline(record.plan.stage)
+        record.is_degenerate = record.is_degenerate or (is_first and found.is_degenerate)
         self._count(record)
-        self._settle(record)
+        if is_first:
+            self._settle(record)
+        if is_known:
+            self.recorder.refresh(record)
         self.ledger.flush_if_due()
 
+    def _not_evaluated(self, record: Record, name: str, error: str | None) -> None:
+        """A trial that could not be measured has failed; without an evaluation beside it is what it was."""
+        if not self._is_measured(record):
+            self.ended(record.plan, "failed", error, facts(record))
+            return
+        row = event(record.plan.trial_id, EVALUATION_FAILED, {"evaluation": name, "error": error})
+        self.recorder.note(record, [("events", key_of(record.plan.trial_id, EVALUATION_FAILED, row["at"]), [row])])
+        record.given_up.add(name)
+        self._count(record)
+
     def assignment(self, plan: Plan) -> Assignment:
-        """The evaluation that a trial which reached the top is due."""
+        """The next evaluation that a trial which reached the top is due."""
         record = self.records[plan.trial_id]
         assert record.ended is not None
-        evaluation = "final" if plan.stage == "search" else "test"
+        evaluation = self.evaluations.due(record)[0]
         return Assignment(plan, int(record.ended["checkpoint_epoch"]), self.measurement(evaluation, plan.cell))
 
     def is_due(self, plan: Plan) -> bool:
         """Whether a trial waits for its evaluation."""
-        return state_of(self.records[plan.trial_id]) == "evaluating"
+        return self.state(self.records[plan.trial_id]) == "evaluating"
 
     def unevaluated(self, stage: str) -> list[Assignment]:
         """What earlier runs trained to the top and did not evaluate."""
-        due = "final" if stage == "search" else "test"
         return [
             self.assignment(record.plan)
             for record in self.records.values()
-            if record.plan.stage == stage
-            and record.ended
-            and record.ended["status"] == "completed"
-            and due not in record.evaluations
+            if record.plan.stage == stage and self.state(record) == "evaluating"
         ]
 
     @property
@@ -262,11 +272,18 @@ class Sweep:
         return self.configured.count(cell)
 
     def state(self, record: Record) -> str:
-        return state_of(record)
+        if record.ended is None:
+            return "running"
+        status = str(record.ended["status"])
+        return "evaluating" if status == "completed" and self.evaluations.due(record) else status
+
+    def _is_measured(self, record: Record) -> bool:
+        """Whether a trial has the figures that it is told and ranked by."""
+        return is_measured(record, self.evaluations.headline)
 
     def _count(self, record: Record) -> None:
         """Keep the number of trials in each state: a sweep has too many to count them anew each time."""
-        states, state = self._states[record.plan.stage], state_of(record)
+        states, state = self._states[record.plan.stage], self.state(record)
         if record.counted_as:
             states[record.counted_as] -= 1
         states[state] += 1
@@ -307,6 +324,7 @@ class Sweep:
     def plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
         """The trial of a configuration, with the first seed."""
         by_threat = "threat" in self.spec.matrix
+        configuration = self.kept.taken(configuration)
         plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, number, by_threat)
         if plan.config_id not in self.configured or self.configured[plan.config_id].first.plan.cell == cell.name:
             return plan
@@ -371,7 +389,7 @@ class Sweep:
     def _reopen_without_checkpoint(self) -> None:
         """Train again what was trained and not evaluated, and whose checkpoint is damaged or lost."""
         for record in self.records.values():
-            if state_of(record) == "evaluating":
+            if self.state(record) == "evaluating":
                 assert record.ended is not None
                 name = record.ended["checkpoint"]
                 if name is not None and not checkpoints.is_sound(self.store.files, name):
@@ -380,8 +398,9 @@ class Sweep:
     def _write_missing_rows(self) -> None:
         """The rows of trials that were over when an earlier driver died before it had written them."""
         for record in self.records.values():
-            if state_of(record) in ("completed", "pruned", "failed"):
+            if self.state(record) in ("completed", "pruned", "failed") or (record.ended and self._is_measured(record)):
                 self.recorder.over_before(record)
+        self.recorder.refresh_stale(self.records.values())
 
     def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
         """Rungs that a checkpoint knew of and the store did not: a driver died before it had written them."""
@@ -413,8 +432,9 @@ class Sweep:
 
     def outcome(self, found: Configured) -> Outcome | None:
         """How a configuration ended, as its study hears it; None while it is under way."""
-        is_whole = self.configured.is_whole(found)
-        return outcome_of(found.trials, self.goals, self.spec.search.risk) if is_whole else None
+        if not self.configured.is_whole(found):
+            return None
+        return outcome_of(found.trials, self.goals, self.evaluations.headline, self.spec.search.risk)
 
     def _rebuild(self, repeats: list[Repeat]) -> None:
         """Put every recorded suggestion back into its study, and every rung figure into its rung."""

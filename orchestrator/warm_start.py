@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cascade import stages
 from orchestrator.cells import Cell
 from orchestrator.errors import UserError
 from orchestrator.fitting import NoFit, params_of
 from orchestrator.goals import Goals
-from orchestrator.identity import attack_id
 from orchestrator.lasting import lasting_base
 from orchestrator.lifecycle import WARM_START, WARM_TRIAL, event
-from orchestrator.outcomes import evaluated, facts, mean_figures, outcome_of
+from orchestrator.outcomes import facts, mean_figures, measured, outcome_of
+from orchestrator.protocols import Protocols
 from orchestrator.records import Record, read_records
 from orchestrator.search import Outcome, Past
 from orchestrator.spec import Spec
@@ -123,12 +124,14 @@ class _Source:
     root: str
     configurations: list[list[Record]]
     attacks: dict[tuple[str, str], list[str]]
+    protocols: Protocols
 
     @classmethod
     def at(cls, place: str, own: str) -> _Source:
         store = _opened(place, own)
         try:
             records, _ = read_records(store)
+            protocols = Protocols.of(store.files)
             rows = rows_of(store.read("attacks", ["trial_id", "evaluation", "epoch", "position", "attack_id"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{WHERE}: {place}: is a run of another version of robustsweep: {error}") from error
@@ -138,7 +141,7 @@ class _Source:
                 groups.setdefault(record.plan.config_id, []).append(record)
         for trials in groups.values():
             trials.sort(key=lambda record: record.plan.seed)
-        return cls(store.root, list(groups.values()), _attacks_of(rows))
+        return cls(store.root, list(groups.values()), _attacks_of(rows), protocols)
 
     def taken(self, trials: Sequence[Record], cell: Cell, spec: Spec, goals: Goals) -> tuple[dict[str, Any], Outcome]:
         """The coordinates of a configuration in the space of a cell, and how it ended. Raises NoFit."""
@@ -155,16 +158,22 @@ class _Source:
         return {path: holes[path].internal(value) for path, value in params.items()}, outcome
 
     def _outcome(self, trials: Sequence[Record], spec: Spec, goals: Goals) -> Outcome:
-        ready = evaluated(trials)
+        headline = self.protocols.headline
+        ready = measured(trials, headline)
         wanted = {*goals.objectives, *goals.constraints}
-        if ready and wanted - set(mean_figures(ready)):
+        if ready and wanted - set(mean_figures(ready, headline)):
             raise NoFit("an objective or a constraint is not on record")
-        outcome = outcome_of(trials, goals, spec.search.risk)
+        outcome = outcome_of(trials, goals, headline, spec.search.risk)
         if outcome is None or outcome.status == "failed":
             raise NoFit("it is not finished" if outcome is None else "it failed")
         name = "final" if outcome.status == "completed" else RUNG
-        ours = [attack_id(json.dumps(block)) for block in getattr(spec.evaluation, name).attacks]
-        if any(self.attacks.get((record.plan.trial_id, name)) != ours for record in (ready or trials)):
+        recorded = self.protocols.name(name)
+        try:
+            surface = trials[0].plan.make_defense().surface()
+        except UserError as error:
+            raise NoFit("its defense is not known here") from error
+        ours = [stage.id for stage in stages(spec.evaluation.block(name).attacks, surface)]
+        if any(self.attacks.get((record.plan.trial_id, recorded)) != ours for record in (ready or trials)):
             raise NoFit(f"its {name} evaluation attacked otherwise")
         first = trials[0]
         if outcome.status == "pruned" and not all(

@@ -136,5 +136,6 @@ def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         f"{path}:5 threat.eps: must be a fraction of the pixel range, at most 1 for linf, got 8; did you mean 8/255?",
-        f"{path}:6 matrix.defense[1].name: must be one of {', '.join(DEFENSES)}, got 'pdg_at'; did you mean 'pgd_at'?",
+        f"{path}:6 matrix.defense[1].name: must be one of {', '.join(DEFENSES)}, pretrained, got 'pdg_at'; "
+        "did you mean 'pgd_at'?",
     ]

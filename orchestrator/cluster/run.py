@@ -116,7 +116,7 @@ class Office:
     nodes: NodeWatch
     deadline: float
 
-    def desk(self, sweep: Sweep, splits: Mapping[str, Any], stage: str) -> Desk:
+    def desk(self, sweep: Sweep, splits: Mapping[str, Mapping[str, Any]], stage: str) -> Desk:
         one_by_one = sweep.spec.resources.max_concurrent == 1
         return Desk(sweep, self.pool, splits, self.progress, self.held, stage, self.nodes, one_by_one, self.deadline)
 
@@ -126,14 +126,15 @@ def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) 
     validation = _put({name: found.validation for name, found in data.items()})
     try:
         if not sweep.is_searched:
-            _run_stage(office.desk(sweep, validation, "search"), bench, office.allocation)
+            _run_stage(office.desk(sweep, {"validation": validation}, "search"), bench, office.allocation)
         if not sweep.spec.evaluation.test.finalists or time.monotonic() > office.deadline:
             return
         classes = {repr(cell.dataset_block()): data[name].train.classes for name, cell in sweep.cells.items()}
         test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed, classes[repr(block)]))
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
-        _run_stage(office.desk(sweep, _put(test), "finalist"), bench, office.allocation)
+        splits = {"validation": validation, "test": _put(test)}
+        _run_stage(office.desk(sweep, splits, "finalist"), bench, office.allocation)
     except KeyboardInterrupt:
         sweep.ledger.flush()
         raise
