@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attacks.threat import Threat
+from defenses.adversarial import Adversarial
 from defenses.augment import AUGMENTATIONS
 from defenses.schedule import SCHEDULES
 
@@ -24,7 +25,7 @@ class Training:
     `warmup_epochs` raise the rate linearly from 0 before the `schedule` begins; `ema` is the decay per step of
     averaged weights, which are then the deployed ones (0: off); `clip` bounds the gradient's l2 norm (0: off);
     `keep` says which epoch's weights a trial ends with; `threat` is the sweep's, for defenses that train
-    against an attacker.
+    against an attacker; `adversarial` says which images of each batch are attacked before the defense sees them.
     """
 
     epochs: int = 30
@@ -42,6 +43,7 @@ class Training:
     clip: float = 0.0
     keep: str = "best"
     threat: Threat | None = None
+    adversarial: Adversarial | None = None
 
     def __post_init__(self) -> None:
         self._integer("epochs", 1, MOST_EPOCHS)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.composition import composed, without
+
 if TYPE_CHECKING:
     from attacks import Draws, Threat
     from defenses import Training
@@ -49,9 +51,10 @@ class Plan:
         training does not use it, since its rungs are measured under it.
         """
         threat = {"norm": cell.threat.norm, "eps": cell.threat.eps}
+        defense, training = composed(configuration.defense, configuration.training, seed)
         plan = cls(
             "", "", cell.name, number, "search", seed, fingerprint, cell.dataset_block(), threat,
-            configuration.network, configuration.defense, configuration.training, configuration.params, by_threat,
+            configuration.network, defense, training, configuration.params, by_threat,
         )  # fmt: skip
         return plan._identified()
 
@@ -83,7 +86,7 @@ class Plan:
         from defenses import DEFENSES
         from orchestrator.build import make
 
-        return make(DEFENSES, self.defense)
+        return make(DEFENSES, without(self.defense))
 
     def make_network(self) -> Any:
         from defenses import NETWORKS
@@ -94,7 +97,7 @@ class Plan:
     def make_training(self) -> Training:
         from defenses import Training
 
-        return Training(**self.training, threat=self.make_threat())
+        return Training(**self.training, threat=self.make_threat(), **self._composing())
 
     def draws(self, example_ids: Any) -> Draws:
         """The source of everything random in this trial's training, keyed by the ids of its rows."""
@@ -102,12 +105,27 @@ class Plan:
 
         return Draws(self.seed, example_ids).fork("training")
 
+    def _composing(self) -> dict[str, Any]:
+        """What stands beside the defense, as fields of Training."""
+        from orchestrator.build import make
+        from orchestrator.composition import beside
+        from orchestrator.tables import all_tables
+
+        found = {}
+        if "adversarial" in self.defense:
+            attacks = beside(all_tables())["adversarial"].kinds
+            assert attacks is not None
+            found["adversarial"] = make(attacks, self.defense["adversarial"])
+        return found
+
     def _identified(self) -> Plan:
         from orchestrator.identity import config_id, method_source, trial_id
 
-        defense, network = self.make_defense(), self.make_network()
-        trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
-        source = method_source(*_kinds(defense, network)) + (f"/{self.cell}" if self.is_twin else "")
+        defense, network, composing = self.make_defense(), self.make_network(), self._composing()
+        uses_threat = defense.uses_threat or "adversarial" in composing or self.by_threat
+        trained_against = self.make_threat() if uses_threat else None
+        beside = [composing["adversarial"].attack] if "adversarial" in composing else []
+        source = method_source(*_kinds(defense, network, *beside)) + (f"/{self.cell}" if self.is_twin else "")
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)
