@@ -13,6 +13,8 @@ from defenses.attacked import on_attacked
 from defenses.augment import augment
 from defenses.average import Average
 from defenses.data import Data
+from defenses.fronted import through
+from defenses.inputs.front import front_of
 from defenses.learner import Learner
 from defenses.microbatches import Microbatches
 from defenses.out_of_memory import TrainingOutOfMemory, is_out_of_memory, release
@@ -85,7 +87,8 @@ def fit(
     (`Microbatches` says where that is not the same; `Epoch.remarks` when it happened). The parts are in the state: they
     stay. For this `loss` is a mean over examples, and a `step` gets all its gradients of a batch from `loss`.
 
-    Where `training.adversarial` is given, `loss` gets batches with attacked images, whatever the defense.
+    Where `training.adversarial` is given, `loss` gets batches with attacked images, whatever the defense; where
+    `training.inputs` are, the learner's network stands behind them (`new_learner`).
 
     Raises TrainingDiverged, TrainingOutOfMemory; ValueError when draws or state do not belong to data or network.
     """
@@ -94,6 +97,8 @@ def fit(
     if training.adversarial:
         training.adversarial.refuse_no_threat(training.threat)
         loss = on_attacked(loss, training.adversarial, training.threat)
+    if front := front_of(learner.model):
+        loss = through(loss, front)
     loop = _Loop(learner, loss, step, data, training, draws.to(data.device), Average(learner.model, training.ema))
     return loop.epochs(None if state is None else loop.restore(state))
 

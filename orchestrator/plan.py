@@ -111,11 +111,13 @@ class Plan:
         from orchestrator.composition import beside
         from orchestrator.tables import all_tables
 
-        found = {}
+        found: dict[str, Any] = {}
         if "adversarial" in self.defense:
             attacks = beside(all_tables())["adversarial"].kinds
             assert attacks is not None
             found["adversarial"] = make(attacks, self.defense["adversarial"])
+        if "input" in self.defense:
+            found["inputs"] = tuple(make(all_tables().inputs, block) for block in self.defense["input"])
         return found
 
     def _identified(self) -> Plan:
@@ -125,6 +127,7 @@ class Plan:
         uses_threat = defense.uses_threat or "adversarial" in composing or self.by_threat
         trained_against = self.make_threat() if uses_threat else None
         beside = [composing["adversarial"].attack] if "adversarial" in composing else []
+        beside += composing.get("inputs", ())
         source = method_source(*_kinds(defense, network, *beside)) + (f"/{self.cell}" if self.is_twin else "")
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(

@@ -59,7 +59,7 @@ class Tables:
 def all_tables() -> Tables:
     """Those of this installation. Imported when they are asked for, since they bring torch with them."""
     from attacks import ATTACKS, CASCADES
-    from defenses import DEFENSES, NETWORKS, Training
+    from defenses import DEFENSES, INPUTS, NETWORKS, Training
     from orchestrator.datasets import DATASETS
 
-    return Tables(NETWORKS, DEFENSES, ATTACKS, CASCADES, DATASETS, Training)
+    return Tables(NETWORKS, DEFENSES, ATTACKS, CASCADES, DATASETS, Training, INPUTS)
