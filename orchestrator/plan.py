@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from orchestrator.cells import Cell
     from orchestrator.space import Configuration
 
+BASE = "base"
 Block = dict[str, Any]  # a normalised block of the spec: JSON values only
 
 
 @dataclass(frozen=True)
 class Plan:
     """One trial. `stage` is "search" or "finalist"; `number` counts the asks of its cell and stage.
+
+    A base has a plan of stage "base", which is no row of any table.
 
     Imports torch only where something is made of it: workers begin sooner.
     """
@@ -77,6 +80,14 @@ class Plan:
         """The same trial as one of this cell alone, where another cell has the configuration too."""
         return replace(self, is_twin=True)._identified()
 
+    def base(self) -> Plan | None:
+        """The plan of the network that this trial starts from, None where it starts from chance."""
+        block = self.defense.get("base")
+        if block is None:
+            return None
+        own = {"defense": block["defense"], "training": block["training"], "seed": block["seed"]}
+        return replace(self, **own, stage=BASE, number=0, params={}, by_threat=False, is_twin=False)._identified()
+
     def make_threat(self) -> Threat:
         from attacks import Threat
 
@@ -128,7 +139,9 @@ class Plan:
         trained_against = self.make_threat() if uses_threat else None
         beside = [composing["adversarial"].attack] if "adversarial" in composing else []
         beside += composing.get("inputs", ())
+        base = self.base()
         source = method_source(*_kinds(defense, network, *beside)) + (f"/{self.cell}" if self.is_twin else "")
+        source += (f"/{BASE}" if self.stage == BASE else "") + (f"/{base.trial_id}" if base else "")
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)
