@@ -142,17 +142,22 @@ class Run:
 
         Raises UserError for a trial that is unknown or left no checkpoint, or one of a plugin that was not named.
         """
+        from defenses.inputs.front import known
         from orchestrator.build import make
+        from orchestrator.composition import without
+        from orchestrator.plan import Plan
         from orchestrator.storage import checkpoints
         from orchestrator.tables import all_tables
 
         row, tables = self._row(trial_id), all_tables()
         where = f"{self.root}: trial {trial_id}: "
-        defense = make(tables.defenses, row["config"]["defense"], f"{where}defense")
-        make(tables.networks, row["config"]["network"], f"{where}network")  # a plugin's must be there before the state
+        plan = Plan(**row["config"])
+        defense = make(tables.defenses, without(plan.defense), f"{where}defense")
+        make(tables.networks, plan.network, f"{where}network")  # a plugin's must be there before the state
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
         model: nn.Module = defense.deployed(state)
-        model.surface = defense.surface()
+        surface: Any = known(defense.surface(), model)
+        model.surface = surface
         return model
 
     def evaluate(

@@ -21,6 +21,7 @@ WARM_START = "warm start"  # of no trial: what a search begins with of another r
 WARM_TRIAL = "warm start trial"  # of no trial of this run: one that a search begins with
 RETRY = "retry"
 NODE_LOST = "node lost"
+BASE_TRAINED = "base trained"  # the network that trials start from; the row has its own id, its evidence the seconds
 OUT_OF_MEMORY = "out of memory"  # batches are trained in parts from then on; its evidence says in how many
 SILENT = "no report in"  # how the evidence of a `retry` begins when a worker was ended for its silence
 

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.attack_passes import most_passes
 from orchestrator.build import make
 from orchestrator.cells import Cell
+from orchestrator.composition import without
 from orchestrator.drawing import drawn
 from orchestrator.fates import Estimate, Fates, fates
 from orchestrator.goals import Goals
@@ -122,7 +123,7 @@ def _schedule(spec: Spec, configuration: Configuration) -> list[int]:
     if is_pretrained(configuration.defense):
         return [0]
     epochs: int = configuration.training["epochs"]
-    return spec.rungs(epochs, make(defense_kinds(), configuration.defense).ready_epoch)
+    return spec.rungs(epochs, make(defense_kinds(), without(configuration.defense)).ready_epoch)
 
 
 def _parameters(configurations: Sequence[Configuration], known: Known) -> tuple[int, int] | None:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Draws, Threat
-from defenses import NETWORKS, Data, Training
+from defenses import Data
+from defenses.inputs.front import known
 from defenses.state import State
 from orchestrator.attack_passes import MOST_CALLS, most_passes
-from orchestrator.build import make
 from orchestrator.cascade import Stage, stages
+from orchestrator.cells import Cell
 from orchestrator.errors import UserError
 from orchestrator.eval_mode import in_eval_mode
 from orchestrator.evaluation import evaluate_robustness
@@ -28,10 +29,10 @@ from orchestrator.machine import allocation_here
 from orchestrator.outlook import CellOutlook, EvaluationOutlook, Outlook
 from orchestrator.parameter_count import parameter_count
 from orchestrator.passes import counted
+from orchestrator.plan import Plan
 from orchestrator.pretrained import is_pretrained
 from orchestrator.space import Configuration
 from orchestrator.splits import load_training
-from orchestrator.tables import defense_kinds
 
 SYNTHETIC = 2000  # images that stand for data which are not there
 _HARMLESS = 1e-3  # of eps, at which nothing is fooled and every restart runs
@@ -145,7 +146,7 @@ def _cell(found: Outlook, cell: CellOutlook, images: Images, device: str, second
     examples = {e.name: e.examples or cell.known.test or _UNSAID for e in evaluations}
     cases = [
         _case(
-            configuration, count, share, cell.cell.threat, images, evaluations, examples, device, seconds / len(chosen)
+            configuration, count, share, cell.cell, images, evaluations, examples, device, seconds / len(chosen)
         )
         for configuration, count, share in chosen
     ]
@@ -165,20 +166,19 @@ def _chosen(cell: CellOutlook, shape: tuple[int, int, int]) -> Iterator[tuple[Co
 
 
 def _case(
-    configuration: Configuration, parameters: int | None, share: float, threat: Threat, images: Images,
+    configuration: Configuration, parameters: int | None, share: float, cell: Cell, images: Images,
     evaluations: Sequence[EvaluationOutlook], examples: Mapping[str, int], device: str, seconds: float,
 ) -> Case:  # fmt: skip
-    clock = Clock(device)
-    defense = make(defense_kinds(), configuration.defense)
-    if is_pretrained(configuration.defense):
-        configuration = replace(configuration, defense={"name": "standard"})  # the same network with other weights
-        defense = make(defense_kinds(), configuration.defense)
-        _, state = _training(configuration, threat, images, clock, 0.1 * seconds)
-        per_batch = 0.0
-    else:
-        per_batch, state = _training(configuration, threat, images, clock, 0.4 * seconds)
+    clock, is_trained = Clock(device), not is_pretrained(configuration.defense)
+    if not is_trained:  # the same network with other weights
+        configuration = replace(configuration, defense={"name": "standard"})
+    plan = Plan.of(cell, configuration, "", 0, 0)
+    defense, threat = plan.make_defense(), plan.make_threat()
+    per_batch, state = _training(plan, images, clock, (0.4 if is_trained else 0.1) * seconds)
+    per_batch *= is_trained
     batches = -(-images.train // configuration.training["batch_size"])
-    model, surface = defense.deployed(state).to(device), defense.surface()
+    model = defense.deployed(state).to(device)
+    surface = known(defense.surface(), model)
     distinct = {repr(block): (block, e.name) for e in evaluations for block, _ in e.attacks}
     each = 0.5 * seconds / len(distinct)
     costs = {}
@@ -216,11 +216,10 @@ class Clock:
 
 
 def _training(
-    configuration: Configuration, threat: Threat, images: Images, clock: Clock, seconds: float
+    plan: Plan, images: Images, clock: Clock, seconds: float
 ) -> tuple[float, State]:
     """Seconds of a batch by the defense's own `fit`, and the state reached: past the epochs before it is ready."""
-    defense, network = make(defense_kinds(), configuration.defense), make(NETWORKS, configuration.network)
-    training = Training(**configuration.training, threat=threat)
+    defense, network, training = plan.make_defense(), plan.make_network(), plan.make_training()
     training = replace(training, epochs=_LONG, lr=min(training.lr, _SLOW))
     last: list[State] = []
 
