@@ -182,6 +182,7 @@ def test_what_is_damaged_or_of_other_code_is_computed_here(
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     again = Inline(store / "second", named("second")).run()
     assert bool(trained) == (harm != "examples")  # of which only the evaluations are done again
+    assert bool(reused(again)) == (harm == "examples")
     pd.testing.assert_frame_equal(rows(again, "trials", SAME), rows(original, "trials", SAME))
     for table, columns in GRAIN.items():
         pd.testing.assert_frame_equal(rows(again, table, columns), rows(original, table, columns))
