@@ -193,8 +193,10 @@ class Study:
         return GridPoints(self.space) if self.sampler == GRID else None
 
     def _best_of_the_past(self) -> dict[str, Any]:
+        """The coordinates of the best trial that completed; none where all of these were degenerate."""
         trials = [trial for trial in map(self._study.trial, range(self._shift)) if trial.state == TrialState.COMPLETE]
-        return dict(min(trials, key=self._study.worth).params) if trials else {}
+        able = [trial for trial in trials if not trial.constraints.get("degenerate")]
+        return dict(min(able, key=self._study.worth).params) if able else {}
 
     def _place(self, number: int) -> int:
         """Among the suggestions that are not given; negative for one that is."""

@@ -358,7 +358,7 @@ class Sweep:
         A finalist is always attacked anew: nothing says that the test split is what it was.
         """
         record = self.records[plan.trial_id]
-        if self.siblings is None or record.rungs or record.reopened:
+        if self.siblings is None or not self.siblings.with_trial(plan.trial_id) or record.rungs or record.reopened:
             return
         final = self.measurement("final", plan.cell) if plan.stage == "search" else None
         taken = take(plan, self.rule(plan.cell), final, self.siblings, self.store)

@@ -46,12 +46,14 @@ class WarmStart:
 def warm_start(spec: Spec, store: Store, ledger: Ledger) -> WarmStart:
     """What is on record of it; before the first time, the runs that the spec names are read and it is recorded.
 
-    Raises UserError for a run that is not there or cannot be read.
+    Raises UserError for a run that is not there or cannot be read, unless the search is under way already and lost its
+    record: then it goes on without what it cannot have again.
     """
     if not spec.search.warm_start:
         return WarmStart()
     if not ledger.has("events", RECORD):
-        ledger.append("events", RECORD, _rows(spec, store.root))
+        is_new = not store.keys("asks")
+        ledger.append("events", RECORD, _rows(spec, store.root, is_new))
         ledger.flush("events")
     recorded = store.record("events", RECORD)
     assert recorded is not None
@@ -92,11 +94,19 @@ def _remark(said: Mapping[str, Any]) -> str:
     )
 
 
-def _rows(spec: Spec, root: str) -> list[Row]:
+def _rows(spec: Spec, root: str, is_new: bool) -> list[Row]:
     """The rows of `events`: the trials, numbered from behind below 0, and a summary for each run and cell."""
     goals = Goals(spec.search.objectives, spec.search.constraints)
-    runs = [_Source.at(place, root) for place in dict.fromkeys(spec.search.warm_start)]
+    runs: list[_Source] = []
     rows: list[Row] = []
+    for place in dict.fromkeys(spec.search.warm_start):
+        try:
+            runs.append(_Source.at(place, root))
+        except UserError as error:
+            if is_new:
+                raise
+            said = {"cell": "every cell", "run": place, "taken": 0, "skipped": {str(error): "all"}}
+            rows.append(event("", WARM_START, said) | {"trial_id": None})
     for cell in spec.cells():
         taken: list[dict[str, Any]] = []
         for run in runs:

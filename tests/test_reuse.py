@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import s3_server
 from inline import SYNTHETIC, Inline
 
 from orchestrator.storage import checkpoints
@@ -181,6 +182,7 @@ def test_what_is_damaged_or_of_other_code_is_computed_here(
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     again = Inline(store / "second", named("second")).run()
     assert bool(trained) == (harm != "examples")  # of which only the evaluations are done again
+    assert bool(reused(again)) == (harm == "examples")
     pd.testing.assert_frame_equal(rows(again, "trials", SAME), rows(original, "trials", SAME))
     for table, columns in GRAIN.items():
         pd.testing.assert_frame_equal(rows(again, table, columns), rows(original, table, columns))
@@ -223,3 +225,20 @@ def test_finalists_are_trained_once_and_attacked_in_each_sweep(tmp_path: Path, t
 def test_a_run_lies_in_its_store(place: str, above: str, name: str) -> None:
     assert apart(place) == (above, name)
     assert below_any(above, name) == place
+
+
+@pytest.mark.parity
+def test_in_an_object_store_too_nothing_is_computed_twice_and_other_runs_are_learnt_from(trained: list[int]) -> None:
+    with s3_server.serving() as server:
+        first = Inline(below_any(server.uri("reuse"), "first"), named("first")).run()  # type: ignore[arg-type]
+        before = len(trained)
+        second = Inline(below_any(server.uri("reuse"), "second"), named("second")).run()  # type: ignore[arg-type]
+        assert len(trained) == before
+        assert set(reused(second)) == set(first.store.read("trials")["trial_id"])
+        pd.testing.assert_frame_equal(rows(second, "trials", SAME), rows(first, "trials", SAME))
+        pd.testing.assert_frame_equal(
+            rows(second, "examples", GRAIN["examples"]), rows(first, "examples", GRAIN["examples"])
+        )
+        search = named("x")["search"] | {"sampler": "tpe", "warm_start": [first.store.root]}
+        third = Inline(below_any(server.uri("reuse"), "third"), named("third", search=search))  # type: ignore[arg-type]
+        assert len(third.sweep.warm.past["defense=pgd_at"]) == 3

@@ -108,6 +108,22 @@ def test_a_trial_that_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
     assert "TrainingDiverged" in printed
 
 
+@pytest.mark.parity
+def test_configurations_with_several_seeds_are_whole_at_the_end_of_one_run(tmp_path: Path) -> None:
+    """With two workers the last configuration's first seed is under way when nothing else is left to begin."""
+    search = {"trials": 3, "sampler": "random", "objectives": {"robust_area": "max"}, "seeds": 2}
+    tiny = {"matrix": {"defense": [{"name": "standard"}]}, "search": search}
+    run, printed = swept(tmp_path, **tiny, scheduler={"name": "none"})
+    searched = run.trials().query("stage == 'search'")
+    assert searched.groupby("config_id").size().tolist() == [2, 2, 2]
+    assert "search 6/6" in printed
+    again, _ = swept(tmp_path, **tiny, scheduler={"name": "none"}, name="again")
+    assert (again.events()["kind"] == "reused").sum() == len(run.trials())
+    started, before = ((each.events()["kind"] == "evaluation started").sum() for each in (again, run))
+    assert started == before
+    pd.testing.assert_frame_equal(figures(again.trials()), figures(run.trials()))
+
+
 def test_a_time_budget_of_nothing_begins_nothing(tmp_path: Path) -> None:
     run = orchestrator.run(SYNTHETIC, store=tmp_path, time_budget=0, console=Console(file=io.StringIO()))
     assert len(run.trials()) == 0

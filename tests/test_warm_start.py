@@ -92,6 +92,20 @@ def test_it_is_read_once_and_a_killed_sweep_goes_on_without_the_other_run(
     shutil.move(tmp_path / "gone", tmp_path / "pilot")
 
 
+def test_a_search_under_way_that_lost_record_and_run_goes_on_and_says_so(source: Inline, tmp_path: Path) -> None:
+    shutil.copytree(source.root, tmp_path / "pilot")
+    spec = one_cell("new", tmp_path / "pilot")
+    run = Inline(tmp_path / "new", spec).run(2)
+    for path in (run.root / "events").glob("group-*.parquet"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "pilot")
+    again = Inline(run.root, spec)
+    assert begun(again) == []
+    assert "no run here" in again.sweep.warm.remarks[0]
+    again.run()
+    assert len(again.store.read("trials")) == 3
+
+
 def test_only_what_lies_in_the_space_is_taken(source: Inline, tmp_path: Path) -> None:
     theirs = source.store.read("trials")
     spec = one_cell("narrow", source.root)
