@@ -196,7 +196,12 @@ def list_(
     from orchestrator.plugins.admission import admit
     from orchestrator.plugins.installed import modules
 
-    admit([*modules(), *(plugins or [])])
+    admit(plugins or [])
+    for module in modules():
+        try:
+            admit([module])
+        except UserError as error:  # somebody else's, which nobody asked for
+            _complain(str(error))
     _console().print(listing(table, name))
 
 
