@@ -20,6 +20,7 @@ from attacks import ATTACKS
 from defenses import DEFENSES, NETWORKS
 from orchestrator.build import make, normalised
 from orchestrator.cascade import stages
+from orchestrator.cli import main
 from orchestrator.cluster.parcel import pack
 from orchestrator.cluster.submission import ordered
 from orchestrator.datasets import DATASETS
@@ -330,10 +331,11 @@ def test_an_edit_changes_the_ids_of_the_trials_that_use_it_and_of_no_others(
 
 
 def test_a_file_that_changed_after_it_was_imported_is_refused(write: Write) -> None:
-    write("one.py", ALL)
+    write("one.py", ALL + "import two\n")
+    write("two.py", "")
     assert admit(["one"]) == admit(["one"])
-    write("one.py", ALL + "# edited")
-    with pytest.raises(UserError, match="plugin one: its file has changed since this process imported it; start Pyth"):
+    write("two.py", "# edited")
+    with pytest.raises(UserError, match="plugin one: its source has changed since this process imported it; start Py"):
         admit(["one"])
 
 
@@ -371,6 +373,44 @@ def test_what_is_let_in_already_is_not_unpacked_again(write: Write) -> None:
     luggage().unpack()
     assert ATTACKS["one:Still"] is before
     assert Luggage().unpack() is None
+
+
+def test_list_shows_each_class_of_a_plugin_once_with_its_settings(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("pack/__init__.py", "from pack.part import Line\n__all__ = ['Line']\n")
+    write("pack/part.py", ALL)
+    assert give(monkeypatch, "list", "--plugin", "pack", "--plugin", "pack.part") == 0
+    said = capsys.readouterr().out
+    for name, settings in {"Line": "scale=1.0", "Plain": "", "Still": "", "Stripes": ""}.items():
+        (line,) = [line for line in said.splitlines() if f"pack.part:{name}" in line]
+        assert settings in line
+    assert "pack:Line" not in said
+    assert give(monkeypatch, "list", "networks", "pack:Line", "--plugin", "pack") == 0
+    assert "scale" in capsys.readouterr().out
+
+
+def test_check_needs_a_spec_or_a_plugin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert give(monkeypatch, "check") == 2
+    assert "needs a SPEC, or --plugin MODULE, or both" in capsys.readouterr().err
+
+
+def give(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `robustsweep` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["robustsweep", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_a_broken_installed_plugin_breaks_no_list(
+    distribution: str, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("site-packages/theirs/nets.py", "import no_such_thing")
+    assert give(monkeypatch, "list", "networks") == 0
+    said = capsys.readouterr()
+    assert "resnet" in said.out
+    assert "--plugin theirs.nets: cannot be imported" in said.err
 
 
 @pytest.fixture
