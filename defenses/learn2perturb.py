@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,10 +17,12 @@ from attacks.pgd import PGD
 from attacks.sources import drawing
 from attacks.surface import Surface
 from attacks.threat import Threat
+from defenses.adversarial import refuse_beside
 from defenses.data import Data
 from defenses.fit import Batch, Loss, descend, fit
 from defenses.learner import Learner, new_learner
 from defenses.networks.registry import Network
+from defenses.noise.deviations import starting_deviations
 from defenses.noise.feature_noise import GRANULARITIES
 from defenses.noise.noisy import Noisy, new_noise
 from defenses.noise.push import ANNEALINGS, lift, new_noise_optimizer, regularizer
@@ -44,7 +46,8 @@ class Learn2Perturb:
     without weight decay, one memory for both moves; in the end none is left below `floor`.
 
     `sites` says where noise is (`defenses/noise/sites.py`), `granularity` which elements share a deviation, `sigma`
-    where all start (at `floor` if that is higher). `noise_delay` and `adversarial_delay` are epochs without noise and
+    where all start (at `floor` if that is higher), or where those of each site or stage do (`{stem: 0.1, rest: 0.3}`,
+    `defenses/noise/deviations.py`). `noise_delay` and `adversarial_delay` are epochs without noise and
     without attacks; the authors' 10 and 20 of 350 round to none in a short training, the default here.
 
     The attack is PGD on the noisy network, new noise at every step, away from the `labels` (true, or what the network
@@ -55,11 +58,12 @@ class Learn2Perturb:
 
     name: ClassVar[str] = "learn2perturb"
     uses_threat: ClassVar[bool] = True
+    attacks_itself: ClassVar[bool] = True
     neutral: ClassVar[dict[str, Any] | None] = {"sites": "none", "adversarial_weight": 0.0}
 
     granularity: str = "element"
     sites: str = "blocks"
-    sigma: float = 0.25
+    sigma: float | Mapping[str, float] = 0.25
     floor: float = 0.01
     gamma: float = 1e-4
     annealing: str = "harmonic"
@@ -79,8 +83,9 @@ class Learn2Perturb:
         one_of("annealing", self.annealing, ANNEALINGS)
         one_of("labels", self.labels, LABELS)
         positive("floor", self.floor)  # the square root has no slope at 0
-        for field in ("sigma", "gamma", "lr_ratio"):
-            if not 0 <= getattr(self, field) < math.inf:
+        deviations = self.sigma.values() if isinstance(self.sigma, Mapping) else [self.sigma]
+        for field, values in (("sigma", deviations), ("gamma", [self.gamma]), ("lr_ratio", [self.lr_ratio])):
+            if not all(0 <= value < math.inf for value in values):
                 raise ValueError(f"{field}: must be finite and >= 0, got {getattr(self, field)!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: must be in [0, 1), got {self.momentum!r}")
@@ -103,8 +108,9 @@ class Learn2Perturb:
         self, network: Network, data: Data, training: Training, draws: Draws, state: State | None = None
     ) -> Iterator[Epoch]:
         """Raises ValueError when images are to be attacked and neither `eps` nor `training.threat` is given, and when
-        noise or attacks would begin after the last epoch.
+        noise or attacks would begin after the last epoch, or images come attacked already.
         """
+        refuse_beside(self, training.adversarial)
         for field, begins in (("noise_delay", self._noise_begins), ("adversarial_delay", self._attacks_begin)):
             if begins is not None and begins >= training.epochs:
                 raise ValueError(f"{field}: must be less than training.epochs, {training.epochs}, got {begins}")
@@ -162,7 +168,8 @@ class Learn2Perturb:
 
     def _noisy(self, network: nn.Module, channels: int, size: int) -> Noisy:
         found = sites(network, channels, size, self.sites)
-        return Noisy(network, found, new_noise(found, self.granularity, max(self.sigma, self.floor)))
+        starts = {name: max(start, self.floor) for name, start in starting_deviations(found, self.sigma).items()}
+        return Noisy(network, found, new_noise(found, self.granularity, starts))
 
     def _threat(self, threat: Threat | None) -> Threat:
         if self.eps is not None:

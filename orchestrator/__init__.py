@@ -3,7 +3,16 @@
 from orchestrator.api import run
 from orchestrator.errors import SpecError, UserError
 
-__all__ = ["Robustness", "Run", "SpecError", "UserError", "evaluate_robustness", "load", "run"]
+__all__ = [
+    "Robustness",
+    "Run",
+    "SpecError",
+    "UserError",
+    "evaluate_checkpoint",
+    "evaluate_robustness",
+    "load",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -12,6 +21,10 @@ def __getattr__(name: str) -> object:
         from orchestrator import evaluation
 
         return getattr(evaluation, name)
+    if name == "evaluate_checkpoint":
+        from orchestrator.any_checkpoint import evaluate_checkpoint
+
+        return evaluate_checkpoint
     if name in ("load", "Run"):
         from orchestrator import analysis
 

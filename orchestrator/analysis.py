@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from orchestrator.agreement import Agreement, agreement
+from orchestrator.beside import COLUMNS
 from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, counts_for_selection
+from orchestrator.protocols import SELECTING, Protocols
 from orchestrator.rundir import text_of
 from orchestrator.storage.store import Store
-from orchestrator.trials_view import figures
+from orchestrator.trials_view import FIGURES, figures
 from orchestrator.wording import shown
 from orchestrator.yaml_source import Source
 
@@ -85,11 +88,20 @@ class Run:
     def leaderboard(self) -> pd.DataFrame:
         """One row per configuration, best first: `orchestrator.leaderboard` says how they are ranked."""
         trials = self.trials()
-        return leaderboard(self._on_validation(trials), self._degenerate(trials), self.goals())
+        attacks = self.store.read("attacks", COLUMNS)
+        now = self._of_now(self._on_validation(trials))
+        return leaderboard(now, self._degenerate(trials), self.goals(), attacks)
 
     def pareto(self) -> pd.DataFrame:
         """The configurations of the leaderboard that no other beats in every objective, on validation data."""
         return pareto(self.leaderboard(), self.goals())
+
+    def agreement(self) -> Agreement:
+        """Kendall's tau between rung and final figures, per cell and over all, and the finalists' figures side by side.
+
+        Over all cells the differences between them count as agreement too.
+        """
+        return agreement(self.leaderboard())
 
     def status(self) -> pd.DataFrame:
         """How many trials there are: a row per stage, a column per state."""
@@ -105,7 +117,8 @@ class Run:
     def _degenerate(self, trials: pd.DataFrame) -> set[str]:
         """The trials whose model was found degenerate when evaluated, or at the rung at which they were stopped."""
         events = self.store.read("events", ["trial_id", "kind", "evidence"])
-        found = set(events.loc[events["kind"] == DEGENERATE, "trial_id"])
+        doubted = events[events["kind"] == DEGENERATE]
+        found = set(doubted.loc[doubted["evidence"].map(counts_for_selection).astype(bool), "trial_id"])
         rungs = events[events["kind"] == DEGENERATE_AT_RUNG]
         at_rung = {(row.trial_id, json.loads(str(row.evidence))["epoch"]) for row in rungs.itertuples()}
         kept = zip(trials["trial_id"], trials["checkpoint_epoch"], strict=True)
@@ -129,18 +142,47 @@ class Run:
 
         Raises UserError for a trial that is unknown or left no checkpoint, or one of a plugin that was not named.
         """
+        from defenses.inputs.front import known
         from orchestrator.build import make
+        from orchestrator.composition import without
+        from orchestrator.plan import Plan
         from orchestrator.storage import checkpoints
         from orchestrator.tables import all_tables
 
         row, tables = self._row(trial_id), all_tables()
         where = f"{self.root}: trial {trial_id}: "
-        defense = make(tables.defenses, row["config"]["defense"], f"{where}defense")
-        make(tables.networks, row["config"]["network"], f"{where}network")  # a plugin's must be there before the state
+        plan = Plan(**row["config"])
+        defense = make(tables.defenses, without(plan.defense), f"{where}defense")
+        make(tables.networks, plan.network, f"{where}network")  # a plugin's must be there before the state
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
         model: nn.Module = defense.deployed(state)
-        model.surface = defense.surface()
+        surface: Any = known(defense.surface(), model)
+        model.surface = surface
         return model
+
+    def evaluate(
+        self,
+        attacks: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = "strong_pgd",
+        *,
+        trials: Sequence[str] = (),
+        split: str | None = None,
+        eps: Sequence[float | str] = (),
+        examples: int | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> pd.DataFrame:
+        """Attack stored models again and record it: a row per trial and eps, with the figures of before and of now.
+
+        `trials` are ids, or beginnings of them; none: all that were completed. `split` None is test for finalists and
+        validation, rows that no rung used, for search trials. `eps` are radii instead of the threat's, `seed` one
+        instead of each trial's. What is on record under this `name` (by default one made from the call) is not measured
+        again. Raises UserError where the call is wrong, the name is taken by another one, or a sweep is running.
+        """
+        from orchestrator.evaluating import evaluate_run, wanted
+
+        call = wanted(attacks, trials, split, eps, examples, seed, name)
+        return evaluate_run(self.store.files, call, say)
 
     def _row(self, trial_id: str) -> dict[str, Any]:
         """Where a trial's checkpoint is, and its configuration."""
@@ -151,6 +193,16 @@ class Run:
         ask = self.store.read_trial("asks", trial_id)
         checkpoint = trials.set_index("trial_id").loc[trial_id, "checkpoint"]
         return {"checkpoint": checkpoint, "config": json.loads(ask["config_json"].iloc[0])}
+
+    def _of_now(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The rows, without figures of an evaluation that the spec has changed since: those do not compare."""
+        protocols = Protocols.of(self.store.files)
+        plain = {protocols.name(evaluation): evaluation for evaluation in SELECTING}
+        known = trials["evaluation"].map(plain)
+        trials = trials.assign(evaluation=known)
+        for name in FIGURES:
+            trials[name] = trials[name].where(known.notna())
+        return trials
 
     def _on_validation(self, trials: pd.DataFrame) -> pd.DataFrame:
         """The rows, those of search trials with their validation figures, though someone tested such a trial too."""

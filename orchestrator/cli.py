@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,17 +38,18 @@ def check(
     spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A sweep spec (YAML).")] = None,
     overrides: Overrides = None,
     plugins: Plugins = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Time training and attacks here; forecast hours.")] = False,
+    probe_seconds: Annotated[float, typer.Option(min=0.1, help="Time that the probe takes for each cell.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Validate a spec; print its dimensions, trials, rungs, and what will run. Of plugins, test what they promise."""
+    """Validate a spec; print what will run and what it may cost. Of plugins, test what they promise."""
     from orchestrator.plugins.admission import admit
-    from orchestrator.preview import preview
-    from orchestrator.spec import load_spec
 
     if spec is None and not plugins:
         raise UserError("check: needs a SPEC, or --plugin MODULE, or both")
     admit(plugins or [])
     if spec is not None:
-        _console().print(preview(load_spec(spec, overrides or [])))
+        _show_plan(spec, overrides or [], probe_seconds if probe else None, as_json)
     if plugins and not _keep_their_contracts(plugins):
         raise typer.Exit(WRONG)
 
@@ -142,6 +144,40 @@ def leaderboard(
 
 
 @app.command()
+def evaluate(
+    what: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model in a file .safetensors.")],
+    attack: Annotated[
+        list[str] | None, typer.Option(metavar="A", help="A name, or '{name: pgd, steps: 200}'; may be repeated.")
+    ] = None,
+    trial: Annotated[list[str] | None, typer.Option(metavar="ID", help="Of a run; the beginning is enough.")] = None,
+    split: Annotated[str | None, typer.Option(help="validation, or test.")] = None,
+    eps: Annotated[list[str] | None, typer.Option(metavar="E", help="A radius; several give the curve.")] = None,
+    name: Annotated[str | None, typer.Option(help="What it is called in the tables of a run.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="How many; as many as final or test by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the attacks; each trial's own by default.")] = None,
+    network: Annotated[str | None, typer.Option(metavar="N", help="Of a model: a name or a YAML mapping.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="D", help="For a model: a name or a YAML mapping.")] = None,
+    threat: Annotated[str | None, typer.Option(metavar="T", help="For a model: NORM:EPS, such as linf:8/255.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Attack stored checkpoints of a run again, or any checkpoint. The same call again measures what is missing."""
+    from orchestrator.evaluate_call import Call
+
+    call = Call(
+        what, attack or [], trial or [], split, eps or [], name, examples, seed, network, dataset, threat,
+    )  # fmt: skip
+    try:
+        all_failed = call.make(lambda text: _console(stderr=True).print(text, soft_wrap=True), as_json, _console())
+    except KeyboardInterrupt:
+        again = shlex.join(["robustsweep", *sys.argv[1:]])
+        said = f"interrupted: what was measured is kept. To go on:\n  {again}"
+        _console(stderr=True).print(said, soft_wrap=True, highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+    if all_failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def compact(run_directory: RunDirectory) -> None:
     """Pack many small Parquet files into few large ones, also while the sweep runs."""
     from orchestrator.analysis import load
@@ -205,6 +241,27 @@ def list_(
     _console().print(listing(table, name))
 
 
+def _show_plan(spec: Path, overrides: list[str], probe_seconds: float | None, as_json: bool) -> None:
+    from orchestrator.outlook import outlook
+    from orchestrator.preview import as_json as in_json
+    from orchestrator.preview import render
+    from orchestrator.spec import load_spec
+
+    found = outlook(load_spec(spec, overrides))
+    if not as_json:
+        _console().print(render(found))
+    costs: dict[str, Any] = {}
+    timed = None
+    if probe_seconds is not None:
+        from orchestrator.probe_view import probed
+
+        timed, costs = probed(found, probe_seconds)
+    if as_json:
+        typer.echo(json.dumps({**in_json(found), **costs}, indent=2, default=str))
+    elif timed is not None:
+        _console().print(timed)
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
     try:
@@ -240,6 +297,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _console() -> Console:
+def _console(stderr: bool = False) -> Console:
     """Standard output; as wide as it takes when it is not a terminal. Brackets and colons are text, not markup."""
-    return Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(width=None if is_terminal else 160, markup=False, emoji=False, stderr=stderr)

@@ -9,6 +9,7 @@ import torch
 
 from defenses import NETWORKS
 from defenses.seeding import seeded
+from orchestrator import pretrained
 from orchestrator.build import make
 from orchestrator.errors import SpecError
 from orchestrator.plausible_eps import refuse_eps
@@ -57,6 +58,7 @@ def _problems(spec: Spec, cell: Cell, train: Split, validation: Split) -> Iterat
     except SpecError as error:
         yield f"{where}: {error}"
     yield from _without_a_third_class(spec, where, train.classes)
+    yield from pretrained.problems(cell, train)
     tried = list(cell.space.tried())
     for block in _distinct([configuration.network for configuration in tried])[:_MOST_NETWORKS]:
         if problem := _network_problem(block, channels, height, train.classes):
@@ -95,8 +97,8 @@ def _network_problem(block: Mapping[str, Any], channels: int, size: int, classes
 def _without_a_third_class(spec: Spec, where: str, classes: int) -> Iterator[str]:
     if classes >= 3:
         return
-    for stage in ("rung", "final", "test"):
-        for place, block in enumerate(getattr(spec.evaluation, stage).attacks):
+    for stage in ("rung", "final", "test", *spec.evaluation.named):
+        for place, block in enumerate(spec.evaluation.block(stage).attacks):
             if block.get("loss") == "dlr":
                 at = f"evaluation.{stage}.attacks[{place}].loss"
                 yield f"{at}: dlr needs at least 3 classes, {where} has {classes}; use margin or cross_entropy"

@@ -80,11 +80,12 @@ def evaluate_robustness(
     ids = torch.arange(len(images)) if example_ids is None else example_ids.cpu().long()
     if ids.shape != labels.shape:
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
-    cascade = stages(attacks)
+    stages(attacks)  # what is wrong with them is said before a model is asked anything
     with in_eval_mode(model):
         is_noisy = surface is not None and surface.draws > 1
         scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size, is_noisy)
         judge = Judge(scorer, images.cpu().float(), is_doubting=doubts != "off")
+        cascade = stages(attacks, surface, judge.classes)
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))

@@ -12,7 +12,7 @@ from cmaes import CMA
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from orchestrator.lowdiscrepancy import coordinate
+from orchestrator.lowdiscrepancy import coordinate, share_of
 from orchestrator.points import Points, Worth
 from orchestrator.seeds import seed_of
 
@@ -37,11 +37,16 @@ class EvolvingPoints(Points):
     begins; only their order counts. What was asked for and ended decides what comes next, not when.
     """
 
-    def __init__(self, holes: Mapping[str, BaseDistribution], seed: int) -> None:
+    def __init__(
+        self, holes: Mapping[str, BaseDistribution], seed: int, start: Mapping[str, Any] | None = None
+    ) -> None:
+        """`start` are internal coordinates at which the search begins, by path; the middle where it has none."""
         self._holes, self._seed = dict(holes), seed
         self._size = 4 + math.floor(3 * math.log(len(holes)))
         bounds = np.tile([0.0, 1.0], (len(holes), 1))
-        self._cma = CMA(np.full(len(holes), 0.5), SIGMA, bounds, seed=seed, population_size=self._size)
+        known = start or {}
+        mean = np.array([share_of(kind, known[path]) if path in known else 0.5 for path, kind in holes.items()])
+        self._cma = CMA(mean, SIGMA, bounds, seed=seed, population_size=self._size)
         self._generations = [_Generation()]
         self._home: dict[int, int] = {}  # the generation of each suggestion, by place
 

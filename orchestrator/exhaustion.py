@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from orchestrator.sweep import REPEATS_IN_A_ROW, Sweep
 
 
 def exhausted_searches(sweep: Sweep) -> list[str]:
     """A sentence for each cell that will have fewer trials than the spec wants: nothing new is suggested there."""
-    searched = (record.plan.cell for record in sweep.records.values() if record.plan.stage == "search")
-    trials, wanted = Counter(searched), sweep.spec.search.trials
+    wanted = sweep.spec.search.trials
     return [
-        f"the search in {cell} is over at {trials[cell]} of {wanted} trials: its last {REPEATS_IN_A_ROW} suggestions "
-        "were configurations on record; a larger space is a sweep under another name"
+        f"the search in {cell} is over at {sweep.asked(cell)} of {wanted} trials: its last {REPEATS_IN_A_ROW} "
+        "suggestions were configurations on record; a larger space is a sweep under another name"
         for cell in sorted(sweep.exhausted)
-        if trials[cell] < wanted
+        if sweep.asked(cell) < wanted
     ]

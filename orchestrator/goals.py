@@ -44,6 +44,13 @@ class Goals:
             float(figures[name]) * (1 if direction == "max" else -1) for name, direction in self.objectives.items()
         )
 
+    def worsened(self, figures: Figures, spread: Figures, risk: float) -> dict[str, float]:
+        """The objectives, each `risk` spreads worse than its figure."""
+        return {
+            name: figures[name] - (1 if direction == "max" else -1) * risk * spread[name]
+            for name, direction in self.objectives.items()
+        }
+
     def violations(self, figures: Figures) -> dict[str, float]:
         """By how much each constraint is broken: at most 0 where it holds."""
         return {name: _excess(float(figures[name]), bound) for name, bound in self.constraints.items()}

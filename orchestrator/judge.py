@@ -29,6 +29,7 @@ class Judge:
         self.scorer, self.images = scorer, images
         self.doubts: list[Doubt] = []
         logits, again = scorer.look(images)
+        self.classes = logits.shape[1]
         everyone = torch.arange(len(images))
         self.clean = scorer.scores(images, everyone, "clean")
         self.worst = self.clean.select(everyone)

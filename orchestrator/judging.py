@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.lifecycle import EVALUATION_ENDED, EVALUATION_STARTED, event, key_of
+from orchestrator.lifecycle import EVALUATION_ENDED, EVALUATION_STARTED, doubt_evidence, event, key_of
 from orchestrator.measurement import Assignment, Found
 from orchestrator.measuring import Measured, measure
 from orchestrator.splits import Split
@@ -48,12 +48,16 @@ class Evaluator:
 
 
 def _told(assignment: Assignment, measured: Measured, began: datetime) -> Told:
-    trial_id, evidence = assignment.plan.trial_id, {"evaluation": assignment.measurement.evaluation}
+    trial_id, what = assignment.plan.trial_id, assignment.measurement
+    evidence = {"evaluation": what.evaluation}
     events = [
         event(trial_id, EVALUATION_STARTED, evidence, at=began),
         event(trial_id, EVALUATION_ENDED, evidence),
     ]
-    doubts = [event(trial_id, f"doubt:{doubt.kind}", doubt.evidence, doubt.severity) for doubt in measured.doubts]
+    doubts = [
+        event(trial_id, f"doubt:{doubt.kind}", doubt_evidence(what.evaluation, doubt.evidence), doubt.severity)
+        for doubt in measured.doubts
+    ]
     return [
         ("events", key_of(trial_id, "evaluation", began), events),
         *([("events", f"{assignment.id}.doubts", doubts)] if doubts else []),

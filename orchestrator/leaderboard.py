@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.beside import figures_beside, names_of
 from orchestrator.fronts import Floats, non_dominated_rank
 from orchestrator.goals import Goals
 from orchestrator.statistics import wilson_interval
@@ -22,28 +23,44 @@ _COLUMNS = [
     "test_robust_accuracy", "test_ci_low", "test_ci_high", "test_robust_min", "test_robust_max", "test_robust_area",
     "test_clean_accuracy", "test_n",
     "final_robust_accuracy", "final_ci_low", "final_ci_high", "final_robust_area", "final_clean_accuracy", "final_n",
+    "final_seeds", "final_robust_spread", "final_clean_spread",
     "rung_robust_accuracy", "doubts", "severe_doubts", "failed",
 ]  # fmt: skip
 
 
-def leaderboard(trials: pd.DataFrame, degenerate: set[str], goals: Goals) -> pd.DataFrame:
+def leaderboard(
+    trials: pd.DataFrame, degenerate: set[str], goals: Goals, attacks: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """One row per configuration, best first, from rows of `trials`; `degenerate` are ids of trials.
 
     `test_*` are of the finalists: means over the seeds, the extremes over them, and the Wilson interval of the mean
-    over the images of one seed (all seeds see the same images). `final_*` and `rung_*` are of the search trial, on
-    validation data. First come configurations with test figures, then those with final ones, then those that were
-    pruned; within each those that hold the constraints, by the first objective, or by non-dominated front and within
-    it by the first objective. Failed and degenerate ones are last and have no `rank`. Ranks count anew for each
-    dataset and threat.
+    over the images of one seed (all seeds see the same images). `final_*` are of the search, on validation data: means
+    over its seeds, with their standard deviation (`*_spread`, null for one seed); `rung_*` is of its first seed. First
+    come configurations with test figures, then those with final ones, then those that were pruned; within each those
+    that hold the constraints, by the first objective, or by non-dominated front and within it by the first objective.
+    Failed and degenerate ones are last and have no `rank`. Ranks count anew for each dataset and threat.
+
+    Of `attacks`, the table's rows, come columns for evaluations beside `final` and `test`, such as
+    `paper_robust_accuracy`: nothing is ranked by them.
     """
-    board = _configurations(trials.assign(dataset=_data_of(trials)), degenerate)
+    trials = trials.assign(dataset=_data_of(trials))
+    board = _configurations(trials, degenerate)
+    more: list[str] = []
+    if attacks is not None and len(attacks):
+        beside = figures_beside(attacks, trials, CONFIGURATION)
+        board, more = board.join(beside, on=CONFIGURATION), list(beside.columns)
     is_tested, is_validated = board["test_robust_accuracy"].notna(), board["final_robust_accuracy"].notna()
     board["tier"] = np.select([is_tested, is_validated], [0, 1], 2)
     board["loses"] = board["degenerate"] | (board["status"] == "failed")
     board["feasible"] = [_is_feasible(row, goals) for _, row in board.iterrows()]
     board = _ranked(board, goals)
     params = [name for name in _params(board) if board[name].astype(object).nunique(dropna=False) > 1]
-    return board[[*_COLUMNS, *params, "parameters", "train_seconds"]]
+    return board[[*_COLUMNS, *more, *params, "parameters", "train_seconds"]]
+
+
+def names_beside(board: pd.DataFrame) -> list[str]:
+    """What the evaluations beside `final` and `test` are called that a leaderboard has columns for."""
+    return names_of(board.columns, _COLUMNS)
 
 
 def pareto(board: pd.DataFrame, goals: Goals) -> pd.DataFrame:
@@ -67,7 +84,7 @@ def _configurations(trials: pd.DataFrame, degenerate: set[str]) -> pd.DataFrame:
         status_place=trials["status"].map(_STATUS.index).astype(int),
         has_failed=trials["status"] == "failed",
         is_degenerate=trials["trial_id"].isin(degenerate),
-    ).sort_values("is_search", ascending=False, kind="stable")
+    ).sort_values(["is_search", "seed"], ascending=[False, True], kind="stable")
     groups = trials.groupby(CONFIGURATION, sort=False, dropna=False)
     told = groups.agg(
         status_place=("status_place", "max"), failed=("has_failed", "sum"), degenerate=("is_degenerate", "any"),
@@ -79,10 +96,16 @@ def _configurations(trials: pd.DataFrame, degenerate: set[str]) -> pd.DataFrame:
     first = trials.drop_duplicates(CONFIGURATION).set_index(CONFIGURATION)[keep]
     tested = trials[(trials["evaluation"] == "test") & ~trials["is_search"]]
     validated = trials[(trials["evaluation"] == "final") & trials["is_search"]]
-    board = first.join(told).join(_pooled(tested, "test")).join(_pooled(validated, "final"))
-    board["seeds"] = board["seeds"].fillna(0).astype(int)
+    spreads = validated.groupby(CONFIGURATION, sort=False, dropna=False).agg(
+        final_robust_spread=("robust_accuracy", "std"), final_clean_spread=("clean_accuracy", "std")
+    )
+    seconds = validated.groupby(CONFIGURATION, sort=False, dropna=False)["train_seconds"].mean()
+    first["train_seconds"] = seconds.combine_first(first["train_seconds"])
+    board = first.join(told).join(_pooled(tested, "test")).join(_pooled(validated, "final")).join(spreads)
+    for name in ("seeds", "final_seeds"):
+        board[name] = board[name].fillna(0).astype(int)
     board["stage"] = np.where(board["seeds"] > 0, "finalist", "search")
-    return board.drop(columns="final_seeds").reset_index()
+    return board.reset_index()
 
 
 def _data_of(trials: pd.DataFrame) -> pd.Series[str]:

@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.agreement import agreement
 from orchestrator.analysis import Run
+from orchestrator.leaderboard import names_beside
 from orchestrator.storage.schemas import PARAM
 
 MOST_ROWS = 20
@@ -25,12 +27,14 @@ def render(run: Run) -> RenderableType:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("#", *several, "test\nrobust", "test\nclean", "validation\nrobust", "validation\nclean"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("rung\nrobust", "doubts", "trial", "settings"):
+    beside = names_beside(board)
+    for heading in ("rung\nrobust", *(f"{name}\nrobust" for name in beside), "doubts", "trial", "settings"):
         table.add_column(heading, no_wrap=heading != "settings")
     for _, row in board.head(MOST_ROWS).iterrows():
-        table.add_row(*map(Text, _cells(row, several, _short(varying))))
+        table.add_row(*map(Text, _cells(row, several, _short(varying), beside)))
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
+    notes += [line] if (line := agreement(board).line()) else []
     notes += [
         "Every robust accuracy is an upper bound: a stronger attack may find less. [ ]: 95 % Wilson interval;",
         "x2: mean over two finalists with fresh seeds. Only test figures are free of the search's own choice.",
@@ -53,16 +57,18 @@ def _short(varying: list[str]) -> dict[str, str]:
     return dict(zip(varying, words, strict=True))
 
 
-def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str]) -> list[str]:
+def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str], beside: list[str]) -> list[str]:
     seeds = f" x{int(row['seeds'])}" if row["seeds"] else ""
     return [
         "-" if pd.isna(row["rank"]) else str(int(row["rank"])),
         *(f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in several),
         _accuracy(row["test_robust_accuracy"], row["test_ci_low"], row["test_ci_high"]) + seeds,
         _accuracy(row["test_clean_accuracy"]),
-        _accuracy(row["final_robust_accuracy"], row["final_ci_low"], row["final_ci_high"]),
-        _accuracy(row["final_clean_accuracy"]),
+        _accuracy(row["final_robust_accuracy"], row["final_ci_low"], row["final_ci_high"])
+        + _over_seeds(row["final_robust_spread"], row["final_seeds"]),
+        _accuracy(row["final_clean_accuracy"]) + _over_seeds(row["final_clean_spread"], row["final_seeds"]),
         _accuracy(row["rung_robust_accuracy"]),
+        *(_accuracy(*(row[f"{name}_{end}"] for end in ("robust_accuracy", "ci_low", "ci_high"))) for name in beside),
         _remarks(row),
         str(row["trial_id"])[:8],
         " ".join(f"{word}={text}" for name, word in varying.items() if (text := _setting(row[name]))),
@@ -82,6 +88,11 @@ def _accuracy(value: float, low: float | None = None, high: float | None = None)
     if pd.isna(value):
         return ""
     return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low * 100:.0f}, {high * 100:.0f}]"
+
+
+def _over_seeds(spread: float, seeds: int) -> str:
+    """The standard deviation of a mean's figures, and of how many seeds it is."""
+    return f" ±{spread * 100:.1f} x{int(seeds)}" if seeds > 1 else ""
 
 
 def _setting(value: Any) -> str:

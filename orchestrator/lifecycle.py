@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -11,13 +12,38 @@ TRAINING_STARTED = "training started"
 TRAINING_ENDED = "training ended"
 EVALUATION_STARTED = "evaluation started"
 EVALUATION_ENDED = "evaluation ended"
+EVALUATION_FAILED = "evaluation failed"  # of one beside `final` and `test`; its evidence says which, and why
 ENDED = "ended"  # its evidence says how the training of a trial ended
 REPEAT = "repeat"  # a configuration was suggested again; its evidence holds the suggestion
 DEGENERATE_AT_RUNG = "rung:degenerate"
+REUSED = "reused"  # from another run of the store; its evidence says which, and what of it
+WARM_START = "warm start"  # of no trial: what a search begins with of another run, and what was left out
+WARM_TRIAL = "warm start trial"  # of no trial of this run: one that a search begins with
 RETRY = "retry"
 NODE_LOST = "node lost"
+BASE_TRAINED = "base trained"  # the network that trials start from; the row has its own id, its evidence the seconds
 OUT_OF_MEMORY = "out of memory"  # batches are trained in parts from then on; its evidence says in how many
 SILENT = "no report in"  # how the evidence of a `retry` begins when a worker was ended for its silence
+
+_OF_ANOTHER = re.compile(r"([\w-]+(?:\.\d+)?): ")  # how the evidence of a doubt about an evaluation beside begins
+_PLAIN = ("final", "test")
+
+
+def doubt_evidence(evaluation: str, sentence: str) -> str:
+    """What an event says of a doubt: the sentence, with the evaluation in front unless it is `final` or `test`."""
+    return sentence if evaluation in _PLAIN else f"{evaluation}: {sentence}"
+
+
+def doubted(evidence: str) -> str | None:
+    """The evaluation that the evidence of a doubt names; None where it is `final` or `test`."""
+    match = _OF_ANOTHER.match(evidence)
+    return None if match is None else match[1]
+
+
+def counts_for_selection(evidence: str) -> bool:
+    """Whether a doubt is of an evaluation by which models are chosen."""
+    name = doubted(evidence)
+    return name is None or name.partition(".")[0] in _PLAIN
 
 
 def event(

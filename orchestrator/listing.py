@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from attacks import ATTACKS, CASCADES
-from defenses import DEFENSES, NETWORKS
+from defenses import INPUTS, NETWORKS
 from orchestrator.datasets import DATASETS
 from orchestrator.errors import UserError
+from orchestrator.tables import defense_kinds
 
 TABLES: dict[str, Mapping[str, Any]] = {
-    "attacks": ATTACKS, "defenses": DEFENSES, "networks": NETWORKS, "datasets": DATASETS,
+    "attacks": ATTACKS, "defenses": defense_kinds(), "networks": NETWORKS, "datasets": DATASETS,
+    "inputs": INPUTS,
 }  # fmt: skip
 
 

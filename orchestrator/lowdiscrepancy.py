@@ -46,6 +46,21 @@ def coordinate(kind: BaseDistribution, share: float) -> Any:
     return kind.low + kind.step * int(share * ((kind.high - kind.low) // kind.step + 1))
 
 
+def share_of(kind: BaseDistribution, value: float) -> float:
+    """Where a number lies in its distribution, as a share in [0, 1]: the way back from `coordinate`."""
+    if isinstance(kind, FloatDistribution):
+        return _share_between(kind.low, kind.high, value, kind.log)
+    assert isinstance(kind, IntDistribution)
+    half = 0.5 if kind.log else kind.step / 2
+    return _share_between(kind.low - half, kind.high + half, value, kind.log)
+
+
+def _share_between(low: float, high: float, value: float, is_log: bool) -> float:
+    if is_log:
+        return _share_between(math.log(low), math.log(high), math.log(value), False)
+    return min(max((value - low) / (high - low), 0.0), 1.0)
+
+
 def _between(low: float, high: float, share: float, is_log: bool) -> float:
     if is_log:
         return min(max(math.exp(_between(math.log(low), math.log(high), share, False)), low), high)

@@ -11,7 +11,11 @@ from orchestrator.told import Told
 
 @dataclass(frozen=True)
 class Measurement:
-    """What to measure: the rows [start, stop) of a split, under a cascade; `curve` adds eps/4 and eps/2."""
+    """What to measure: the rows [start, stop) of a split, under a cascade; `curve` adds eps/4 and eps/2.
+
+    `eps` are radii instead of the threat's, `seed` one instead of the trial's. `is_informed`: the attacker knows the
+    defense's surface.
+    """
 
     evaluation: str
     split: str
@@ -19,6 +23,9 @@ class Measurement:
     stop: int
     attacks: tuple[dict[str, Any], ...]
     curve: bool
+    eps: tuple[float, ...] = ()
+    seed: int | None = None
+    is_informed: bool = True
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from attacks import Surface
+from attacks import Surface, Threat
+from defenses.inputs.front import known
 from orchestrator.doubts import Doubt
 from orchestrator.evaluation import evaluate_robustness
 from orchestrator.measurement import Measurement
@@ -35,8 +36,14 @@ class Measured:
 def measure(
     model: nn.Module, surface: Surface, split: Split, plan: Plan, epoch: int, what: Measurement, device: str
 ) -> Measured:
-    """Attack `model` on the rows that `what` names. Randomness is keyed by the trial's seed and the example."""
-    threat = plan.make_threat()
+    """Attack `model` on the rows that `what` names, through the `surface` of its defense and what stands in front.
+
+    Randomness is keyed by the trial's seed and the example.
+    """
+    threat, surface = plan.make_threat(), known(surface, model)
+    levels = what.eps or (
+        (threat.eps, *(threat.eps * part for part in AREA_FRACTIONS)) if what.curve else (threat.eps,)
+    )
     rows = slice(what.start, what.stop)
     images = torch.from_numpy(split.images[rows].copy()).float() / 255
     labels = torch.from_numpy(split.labels[rows].copy())
@@ -44,17 +51,17 @@ def measure(
         model.to(device),
         images,
         labels,
-        threat=threat,
+        threat=Threat(threat.norm, max(levels)),
         attacks=what.attacks,
-        eps=[threat.eps * fraction for fraction in AREA_FRACTIONS] if what.curve else [],
-        seed=plan.seed,
-        surface=surface,
+        eps=levels,
+        seed=plan.seed if what.seed is None else what.seed,
+        surface=surface if what.is_informed else Surface(),
         example_ids=torch.from_numpy(split.example_ids[rows].copy()),
     )
     where = {"trial_id": plan.trial_id, "epoch": epoch, "evaluation": what.evaluation, "split": what.split}
     attacks = [where | row for row in _records(found.per_attack)]
     return Measured(
-        metrics_of(attacks, threat.eps),
+        metrics_of(attacks, max(levels)),
         attacks,
         [where | row for row in _records(found.per_example)],
         found.doubts,

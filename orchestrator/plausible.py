@@ -35,10 +35,11 @@ def size_problems(evaluation: EvaluationSpec, cells: Sequence[Cell]) -> list[Pro
 def count_problems(search: SearchSpec, test: TestSpec, cells: int) -> list[Problem]:
     """More trials, over all cells, than one sweep can have."""
     finalists = min(test.finalists, search.trials) * test.seeds
-    total = cells * (search.trials + finalists)
+    total = cells * (search.trials * search.seeds + finalists)
     if total <= MOST_TRIALS:
         return []
-    text = f"{cells} cells x ({search.trials} trials + {finalists} of finalists) are {total:,} trials"
+    seeds = f" x {search.seeds} seeds" if search.seeds > 1 else ""
+    text = f"{cells} cells x ({search.trials} trials{seeds} + {finalists} of finalists) are {total:,} trials"
     return [Problem(("search", "trials"), f"{text}; a sweep may have at most {MOST_TRIALS:,}")]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.holes import text_of
 from orchestrator.lifecycle import REPEAT, event, key_of
 from orchestrator.plan import Plan
+from orchestrator.protocols import Protocols
 from orchestrator.records import Record, asked_to_json
 from orchestrator.rundir import provenance
 from orchestrator.search import Asked
@@ -16,7 +18,7 @@ from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.schemas import PARAM
 from orchestrator.storage.store import Store
 from orchestrator.told import Told, rows_for
-from orchestrator.trials_view import figures, trial_row
+from orchestrator.trials_view import figures, row_from_tables, trial_row
 
 
 class Recorder:
@@ -25,6 +27,7 @@ class Recorder:
     def __init__(self, spec: Spec, store: Store, ledger: Ledger) -> None:
         self.spec, self.store, self.ledger = spec, store, ledger
         self._provenance = provenance(store)
+        self._headlines = Protocols.of(store.files).headlines
 
     def asked(self, record: Record) -> None:
         """A suggestion that became a trial."""
@@ -48,10 +51,35 @@ class Recorder:
         """Derive the trial's row of `trials` from its rows of the other tables, unless it is written."""
         if not self.ledger.has("trials", record.plan.trial_id):
             epochs, attacks, events = (rows_for(record.told, table) for table in ("epochs", "attacks", "events"))
-            row = trial_row(_ask_row(record), epochs, attacks, events, record.figures)
+            row = trial_row(_ask_row(record), epochs, attacks, events, record.figures, self._headlines)
             row |= {"sweep": self.spec.name, **self._provenance, **self._text_settings(record)}
             self.ledger.append("trials", record.plan.trial_id, [row])
         record.told = []
+
+    def refresh(self, record: Record) -> None:
+        """Replace the trial's row by one that knows of an evaluation that was added; its code stays what it was."""
+        self.ledger.flush()
+        trial_id = record.plan.trial_id
+        tables = {name: self.store.read_trial(name, trial_id) for name in ("epochs", "attacks", "examples", "events")}
+        row = row_from_tables(_ask_row(record), **tables, headlines=self._headlines)
+        there = self.store.record("trials", trial_id)
+        known = {} if there is None else there.select(list(self._provenance)).to_pylist()[0]
+        row |= {"sweep": self.spec.name, **self._provenance, **known, **self._text_settings(record)}
+        self.store.replace("trials", trial_id, [row])
+        record.told = []
+
+    def refresh_stale(self, records: Iterable[Record]) -> None:
+        """Replace the rows that do not say what is on record: of a driver that died between the two."""
+        rows = self.store.read("trials", ["trial_id", "evaluation", "revision"])
+        said = {
+            trial_id: (evaluation if isinstance(evaluation, str) else None, revision)
+            for trial_id, evaluation, revision in zip(*(rows[name] for name in rows), strict=True)
+        }
+        for record in records:
+            headline = next((name for name in self._headlines if name in record.evaluations), None)
+            now = headline, len(record.evaluations)
+            if said.get(record.plan.trial_id, now) != now:
+                self.refresh(record)
 
     def over_before(self, record: Record) -> None:
         """The same for a trial that was over when an earlier driver died: its figures are in the store."""

@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, REPEAT, RETRY, SILENT, TRAINING_ENDED
+from orchestrator.lifecycle import (
+    DEGENERATE_AT_RUNG,
+    ENDED,
+    REPEAT,
+    RETRY,
+    SILENT,
+    TRAINING_ENDED,
+    counts_for_selection,
+    doubted,
+)
 from orchestrator.metrics import metrics_of
 from orchestrator.plan import Plan
 from orchestrator.rungs import degenerate_key, rung_key
 from orchestrator.search import Asked
 from orchestrator.storage.store import Store
-from orchestrator.told import Row, Told
+from orchestrator.told import Row, Told, rows_for
 from orchestrator.trials_view import DOUBT, rows_of
 
 RUNG = "rung"
@@ -37,6 +46,7 @@ class Record:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_degenerate: bool = False
     parameters: int | None = None  # known from the first rung on
+    given_up: set[str] = field(default_factory=set)  # evaluations beside that failed, until the next run
     hangs: int = 0  # how often its worker was ended for its silence
     told: Told = field(default_factory=list)
     counted_as: str = ""  # the state under which the sweep counts it
@@ -70,10 +80,26 @@ def read_records(store: Store) -> tuple[dict[str, Record], list[Repeat]]:
     return records, repeats
 
 
+def take_in(record: Record, told: Told) -> None:
+    """Let a record know of records that were not told by a worker of this run but taken from another one."""
+    events, epochs, attacks = (rows_for(told, table) for table in ("events", "epochs", "attacks"))
+    known = {record.plan.trial_id: record}
+    _add_events(known, events, set(known))
+    _add_figures(known, attacks, epochs, set(known))
+
+
 def suggestions(records: Mapping[str, Record], repeats: Iterable[Repeat]) -> list[tuple[Asked, Record]]:
-    """Every recorded suggestion of the search with its trial, in order of number."""
+    """Every recorded suggestion of the search with its trial, in order of number.
+
+    Of the trials of one configuration, which say the same suggestion, it is the first.
+    """
     searched = {trial_id: record for trial_id, record in records.items() if record.plan.stage == "search"}
-    asks = [(record.asked, record) for record in searched.values()]
+    firsts: dict[tuple[str, int], Record] = {}
+    for record in searched.values():
+        place = record.plan.cell, record.asked.number
+        if place not in firsts or record.plan.seed < firsts[place].plan.seed:
+            firsts[place] = record
+    asks = [(record.asked, record) for record in firsts.values()]
     asks += [(repeat.asked, searched[repeat.trial_id]) for repeat in repeats if repeat.trial_id in searched]
     return sorted(asks, key=lambda pair: pair[0].number)
 
@@ -96,7 +122,7 @@ def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
     attacked: dict[str, set[int]] = {}
     for row in epochs:
         trained.setdefault(row["trial_id"], set()).add(row["epoch"])
-        if _is_rung(row):
+        if is_rung(row):
             rungs.setdefault(row["trial_id"], set()).add(row["epoch"])
     for row in attacks:
         if row["evaluation"] == RUNG:
@@ -104,7 +130,8 @@ def _broken(epochs: list[Row], attacks: list[Row]) -> set[str]:
     return {
         trial_id
         for trial_id in trained.keys() | attacked.keys()
-        if rungs.get(trial_id) != attacked.get(trial_id) or trained[trial_id] != set(range(1, max(rungs[trial_id]) + 1))
+        if rungs.get(trial_id) != attacked.get(trial_id)
+        or trained[trial_id] - {0} != set(range(1, max(rungs[trial_id]) + 1))
     }
 
 
@@ -113,7 +140,7 @@ def _key_of(row: Row) -> str:
     return f"{row['trial_id']}.{row['evaluation']}"
 
 
-def _is_rung(row: Row) -> bool:
+def is_rung(row: Row) -> bool:
     """Whether a row of `epochs` has the figures of a rung."""
     return row["robust_accuracy"] is not None and row["robust_accuracy"] == row["robust_accuracy"]
 
@@ -160,8 +187,10 @@ def _add_events(records: dict[str, Record], events: Iterable[Row], over: set[str
             record.degenerate_rungs.add(epoch)
             key = degenerate_key(row["trial_id"], epoch)
         elif row["kind"].startswith(DOUBT):
-            record.is_degenerate = record.is_degenerate or row["kind"] == f"{DOUBT}degenerate"
-            key = f"{row['trial_id']}.{'final' if record.plan.stage == 'search' else 'test'}.doubts"
+            is_degenerate = row["kind"] == f"{DOUBT}degenerate" and counts_for_selection(row["evidence"])
+            record.is_degenerate = record.is_degenerate or is_degenerate
+            evaluation = doubted(row["evidence"]) or ("final" if record.plan.stage == "search" else "test")
+            key = f"{row['trial_id']}.{evaluation}.doubts"
         elif row["kind"] == RETRY and row["evidence"].startswith(SILENT):
             record.hangs += 1
         if row["trial_id"] not in over:
@@ -202,7 +231,7 @@ def _add_epochs(records: dict[str, Record], epochs: list[Row], over: set[str]) -
             total += row["seconds"]
             seconds[trial_id, row["epoch"]] = total
             rows.append(row)
-            if _is_rung(row) and trial_id in records and trial_id not in over:
+            if is_rung(row) and trial_id in records and trial_id not in over:
                 records[trial_id].told.append(("epochs", rung_key(trial_id, row["epoch"]), rows))
                 rows = []
     return seconds

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import UserError
 from orchestrator.lasting import lasting_base
 from orchestrator.plugins.record import on_record
+from orchestrator.protocols import Protocols
 from orchestrator.provenance import code_version, gather, spec_hash
 from orchestrator.storage.files import Files, open_files
 from orchestrator.storage.patience import Patient
@@ -57,13 +58,16 @@ def open_run_directory(root: str, say: Callable[[str], None] | None = None) -> F
 def open_run(spec: Spec, files: Files) -> Store:
     """The store of a sweep, ready to be written.
 
-    Raises UserError where a sweep of this name with another space is on record there.
+    Raises UserError where a sweep of this name with another space, or other rungs, is on record there.
     """
     from orchestrator.spec import difference, load_spec  # here: who reads a run needs no specs
 
     recorded = text_of(files, SPEC)
+    protocols = Protocols.of(files)
     if recorded is not None:
         on_record = load_spec(f"{recorded}\n", name=f"{files.root}/{SPEC}")
+        _refuse_other_rungs(on_record, spec, files.root)
+        protocols = protocols.with_spec(on_record.evaluation.model_dump())
         changed = difference(_fixed(on_record), _fixed(spec))
         if changed:
             raise UserError(
@@ -72,6 +76,7 @@ def open_run(spec: Spec, files: Files) -> Store:
             )
     store = Store(files, spec.param_columns())
     store.prepare()
+    protocols.with_spec(spec.evaluation.model_dump()).write(store)
     text = spec.to_yaml()
     if recorded != text or not _is_current(files, text):
         store.write_json(PROVENANCE, {**gather(text), REPLACES: recorded if recorded is None else spec_hash(recorded)})
@@ -90,11 +95,29 @@ def text_of(files: Files, name: str) -> str | None:
 
 
 def _fixed(spec: Spec) -> dict[str, Any]:
-    """What may not change under one name: the space, and what the figures of different trials are measured by."""
-    measured = spec.evaluation.model_dump()
-    for key in ("finalists", "seeds"):
-        del measured["test"][key]
-    return {**spec.search_space_key(), "evaluation": measured}
+    """What may not change under one name: the space."""
+    return spec.search_space_key()
+
+
+def _refuse_other_rungs(old: Spec, new: Spec, root: str) -> None:
+    """Raises UserError where trials would be compared at rungs by figures of two protocols."""
+    from orchestrator.spec import difference
+
+    if changed := difference(_rung(old), _rung(new)):
+        raise UserError(
+            f"{root}: trials of this sweep were compared at rungs by what `evaluation.rung` said, and the models of "
+            "those that were stopped are not kept: they cannot be measured again, and figures of two protocols do not "
+            "compare. Put other attacks under `final`, `test` or a name of their own, or give the sweep another name. "
+            "What changed:\n" + "\n".join(f"  {line}" for line in changed)
+        )
+
+
+def _rung(spec: Spec) -> dict[str, Any]:
+    """By what trials are compared, and on which rows: where that is left open it depends on `final.examples`."""
+    evaluation = spec.evaluation.model_dump(include={"rung", "final"})
+    if evaluation["rung"]["examples"] is None:
+        return {"evaluation": {"rung": evaluation["rung"], "final": {"examples": evaluation["final"]["examples"]}}}
+    return {"evaluation": {"rung": evaluation["rung"]}}
 
 
 def _is_current(files: Files, text: str) -> bool:

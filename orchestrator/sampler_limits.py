@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.gridpoints import endless
 from orchestrator.holes import Choice, Hole
 from orchestrator.space import Space
+from orchestrator.spec_models import SearchSpec
 
 POPULATION = 20  # of NSGA-II and III; Optuna's 50 would leave most sweeps in their first, random generation
 
@@ -20,13 +21,14 @@ class Kind:
     conditions: bool = True  # whether holes may hold only sometimes
     leaves_to_chance: str = ""  # which holes it draws at random
     is_windowed: bool = True  # whether the best and newest trials are enough for it
+    learns_from_others: bool = True  # whether trials of other runs say anything to it
 
 
 KINDS: dict[str, Kind] = {
     "tpe": Kind(),
-    "random": Kind(),
-    "qmc": Kind(),
-    "grid": Kind(),
+    "random": Kind(learns_from_others=False),
+    "qmc": Kind(learns_from_others=False),
+    "grid": Kind(learns_from_others=False),
     "nsga2": Kind(leaves_to_chance="that hold only sometimes", is_windowed=False),
     "nsga3": Kind(leaves_to_chance="that hold only sometimes", is_windowed=False),
     "gp": Kind(leaves_to_chance="that hold only sometimes"),
@@ -70,6 +72,21 @@ def sampler_remarks(name: str, trials: int, spaces: Mapping[str, Space]) -> list
             )
     if name in ("nsga2", "nsga3") and trials <= 2 * POPULATION:
         found.append(f"{name} draws the first {POPULATION} of {trials} trials at random")
+    return found
+
+
+def search_remarks(search: SearchSpec, spaces: Mapping[str, Space]) -> list[str]:
+    """What is allowed and seldom meant, and what several seeds and other runs do to the trials of a search."""
+    found = sampler_remarks(search.sampler, search.trials, spaces)
+    if search.seeds > 1:
+        found.append(f"each configuration is trained with {search.seeds} seeds, one that is stopped early with one")
+    elif search.risk:
+        found.append("search.risk is without effect: it takes search.seeds of at least 2 to have a spread")
+    if search.warm_start and not KINDS[search.sampler].learns_from_others:
+        found.append(f"search.warm_start is without effect: {search.sampler} learns from no trial")
+    elif search.warm_start:
+        how = "starts at the best trial" if search.sampler == "cmaes" else "learns from the trials"
+        found.append(f"{search.sampler} {how} of {', '.join(search.warm_start)} that fit, before its first suggestion")
     return found
 
 

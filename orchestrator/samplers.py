@@ -12,6 +12,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISample
 from orchestrator.sampler_limits import KINDS, POPULATION
 from orchestrator.tpe import SpaceTPE
 
+GENERATION_OF = {  # what trials of their populations are marked by
+    "nsga2": NSGAIISampler._get_generation_key(),
+    "nsga3": NSGAIIISampler._get_generation_key(),
+}
 STARTUP = 10  # trials that a Gaussian process is fitted to at least
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.build import Kinds, examine, refusals
-from orchestrator.errors import Place, Problem, SpecError
+from orchestrator.build import Kinds
+from orchestrator.errors import Problem, SpecError
 from orchestrator.holes import Choice, Hole, Scalar, united
-from orchestrator.plausible_eps import far_distances
-from orchestrator.template import Fields, Filling, Fixed, Leaf, Pick, Suggest, resolve
+from orchestrator.template import Fields, Filling, Suggest, resolve
+from orchestrator.trying import Probing, attempts
 from orchestrator.wording import dotted, shown
-
-MOST_COMBINATIONS = 256  # of blocks that are tried when a spec is loaded
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,8 @@ class Space:
 
         Raises ValueError where a value is outside its hole, SpecError where a ref finds nothing.
         """
-        blocks, filling = self._filled(suggest)
+        filling = Filling(suggest)
+        blocks = self.template.fill(filling, ())
         if problems := resolve(blocks, filling, self.facts):
             raise SpecError("\n".join(f"{dotted(problem.at)}: {problem.text}" for problem in problems))
         return Configuration(**blocks, params=filling.params)
@@ -76,51 +74,13 @@ class Space:
 
         `kinds` gives the table (or class) of network, defense and training. Places are those of the spec.
         """
-        found: dict[Place, Problem] = {}
-        probes = {path: hole.probes() for path, hole in self.holes().items()}
-        first = {path: values[0] for path, values in probes.items()}
-        for forced in self._attempts(probes):
-            for problem in self._attempt({**first, **forced}, kinds):
-                found.setdefault(problem.at, problem)
-        return list(found.values())
+        return Probing(self.template, self.facts, kinds).problems()
 
     def tried(self) -> Iterator[Configuration]:
         """The configurations that `problems` looks at, those whose refs find something."""
-        probes = {path: hole.probes() for path, hole in self.holes().items()}
-        first = {path: values[0] for path, values in probes.items()}
-        for forced in self._attempts(probes):
-            values = {**first, **forced}
+        for values in attempts(self.template):
             with contextlib.suppress(SpecError):
                 yield self.configure(lambda path, hole, values=values: values[path])  # type: ignore[misc]
-
-    def _filled(self, suggest: Suggest) -> tuple[dict[str, Any], Filling]:
-        filling = Filling(suggest)
-        return self.template.fill(filling, ()), filling
-
-    def _attempts(self, probes: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
-        """Values for some holes; the others are at their first."""
-        holes = self.holes()
-        yield {}
-        yield {path: probes[path][-1] for path, hole in holes.items() if not isinstance(hole, Choice)}
-        for hole in holes.values():
-            yield from ({**dict(hole.conditions), hole.path: value} for value in probes[hole.path])
-        opening = {path for hole in holes.values() for path, _ in hole.conditions} | {"network", "defense"}
-        choices = [path for path in probes if path in opening]
-        combinations = itertools.product(*(probes[path] for path in choices))
-        for labels in itertools.islice(combinations, MOST_COMBINATIONS):
-            yield dict(zip(choices, labels, strict=True))
-
-    def _attempt(self, values: Mapping[str, Scalar], kinds: Mapping[str, Kinds]) -> list[Problem]:
-        blocks, filling = self._filled(lambda path, hole: values[path])
-        if problems := resolve(blocks, filling, self.facts):
-            return [_moved(problem, filling) for problem in problems]
-        found = []
-        for part, block in blocks.items():
-            wrong = examine(kinds[part], block)[1] or refusals(kinds[part], block)
-            if part == "defense":
-                wrong = wrong or far_distances(block, self.facts["threat"]["norm"])
-            found += [_moved(Problem((part, *problem.at), problem.text), filling) for problem in wrong]
-        return found
 
 
 def united_columns(spaces: Sequence[Space]) -> dict[str, str]:
@@ -138,18 +98,3 @@ def _dimension(hole: Hole) -> Dimension:
     values = hole.labels if isinstance(hole, Choice) else written[hole.kind]
     condition = " and ".join(f"{path} = {label}" for path, label in hole.conditions)
     return Dimension(hole.path, hole.kind, f"{shown(list(values))}{beside}", condition)
-
-
-def _moved(problem: Problem, filling: Filling) -> Problem:
-    """A problem of the filled blocks, at the place of the spec that the refused value came from."""
-    at = problem.at
-    while at not in filling.origins:
-        at = at[:-1]
-    node = filling.origins[at]
-    if isinstance(node, (Leaf, Pick)):
-        value = shown(filling.params[node.hole.path])
-        return Problem(node.at, f"the hole {shown(node.hole.form())} allows {value}, but it {problem.text}")
-    if isinstance(node, Fixed):
-        return Problem(node.at, problem.text)
-    asked = ", ".join(f"{path} = {shown(value)}" for path, value in filling.params.items())
-    return Problem((*node.at, *problem.at[len(at) :]), f"{problem.text}{f' (tried with {asked})' if asked else ''}")

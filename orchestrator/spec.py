@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.cells import Cell, CellReader, DatasetSpec, misplaced_holes
+from orchestrator.composition import KEYS
 from orchestrator.errors import Place, Problem, SpecError
 from orchestrator.plausible import (
     count_problems,
@@ -35,6 +36,7 @@ from orchestrator.spec_models import (
     Seed,
     StorePlace,
     problems_of,
+    wrong_names,
 )
 from orchestrator.tables import Tables, all_tables
 from orchestrator.wording import dotted, shown
@@ -65,6 +67,9 @@ class Spec(Section):
     defense: Any = None
     network: Any = None
     training: Any = Field({})
+    adversarial: Any = None  # these three are read as keys of `training`, where the normal form has them
+    input: Any = None
+    base: Any = None
     search: SearchSpec = SearchSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -99,10 +104,10 @@ class Spec(Section):
         """Everything whose change would make results under one name incomparable, as JSON values.
 
         Where the data lie (`root`) is not in it, their content has a fingerprint; nor are store, resources,
-        evaluation and the number of trials, which may change.
+        evaluation, the number of trials and whether trials of other runs are reused, which may change.
         """
         whole = self.model_dump()
-        search = {key: value for key, value in whole["search"].items() if key != "trials"}
+        search = {key: value for key, value in whole["search"].items() if key not in ("trials", "reuse")}
         blocks = {key: whole[key] for key in ("seed", "threat", "network", "defense", "training", "scheduler")}
         matrix = {**whole["matrix"], "dataset": [_rootless(entry) for entry in whole["matrix"].get("dataset", [])]}
         matrix = {axis: entries for axis, entries in matrix.items() if entries}
@@ -159,6 +164,8 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
         outer = Spec.model_validate(tree)
     except ValidationError as error:
         problems += problems_of(error, Spec)
+    misnamed = wrong_names(tree.get("evaluation"))
+    problems = [problem for problem in problems if not any(problem.at[:2] == wrong.at for wrong in misnamed)] + misnamed
     reader = CellReader(tables, outer.seed if outer else 0)
     cells = reader.read(tree)
     problems += reader.problems
@@ -173,7 +180,9 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
     problems += wrong
     if problems:
         return None, problems
-    spec = outer.model_copy(update={**reader.form, "evaluation": _with_attacks(outer.evaluation, attacks)})
+    spec = outer.model_copy(
+        update={**reader.form, **dict.fromkeys(KEYS), "evaluation": _with_attacks(outer.evaluation, attacks)}
+    )
     spec._cells = tuple(cells)
     return spec, []
 
@@ -182,10 +191,11 @@ def _attacks(tree: Mapping[str, Any], tables: Tables) -> tuple[dict[str, list[di
     """The normalised attacks of each evaluation."""
     given = tree.get("evaluation", {})
     blocks, problems = {}, []
-    for stage, field in EvaluationSpec.model_fields.items():
+    defaults = {stage: field.default.attacks for stage, field in EvaluationSpec.model_fields.items()}
+    for stage in dict.fromkeys([*defaults, *(given if isinstance(given, Mapping) else ())]):
         section = given.get(stage) if isinstance(given, Mapping) else None
         entries = section.get("attacks") if isinstance(section, Mapping) else None
-        entries = field.default.attacks if entries is None else entries
+        entries = defaults.get(stage) if entries is None else entries
         if isinstance(entries, list):
             at = ("evaluation", stage, "attacks")
             blocks[stage], wrong = tables.attack_blocks(entries, at)
@@ -197,7 +207,8 @@ def _with_attacks(evaluation: EvaluationSpec, attacks: Mapping[str, list[dict[st
     stages = {
         stage: getattr(evaluation, stage).model_copy(update={"attacks": found}) for stage, found in attacks.items()
     }
-    return evaluation.model_copy(update=stages)
+    own = {stage: found for stage, found in stages.items() if stage in EvaluationSpec.model_fields}
+    return EvaluationSpec.model_construct(**own, **{stage: stages[stage] for stage in evaluation.named})
 
 
 def _rootless(block: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -13,13 +13,16 @@ from orchestrator.coercion import coerce, number
 from orchestrator.errors import Problem
 from orchestrator.provenance import masked
 from orchestrator.storage.store_place import is_uri, what_is_wrong
-from orchestrator.wording import one_of, shown
+from orchestrator.wording import nearest, one_of, shown
 
 SAMPLERS = ("tpe", "random", "qmc", "grid", "nsga2", "nsga3", "gp", "cmaes")
 SCHEDULERS = ("asha", "none")
 METRICS = ("clean_accuracy", "robust_accuracy", "robust_area", "seconds", "parameters")
+MOST_SEEDS = 1000  # of one configuration
 _SHARES = ("clean_accuracy", "robust_accuracy", "robust_area")
 DIRECTIONS = ("max", "min")
+OF, SURFACES, SPLITS = ("finalists", "search"), ("known", "none"), ("validation", "test")
+EVALUATION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file can be called so on Windows
 _CONSTRAINT = re.compile(r"\s*(>=|<=)\s*(\S.*?)\s*")
@@ -64,6 +67,12 @@ def _known(names: tuple[str, ...]) -> PlainValidator:
     return PlainValidator(check)
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, got {shown(value)}")
+    return value
+
+
 def _is_share_or_whole(gpus: float) -> bool:
     return 0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())
 
@@ -97,6 +106,13 @@ def _store(value: Any) -> str:
     return _text(value)
 
 
+def _runs(value: Any) -> list[str]:
+    """Places of runs: paths or URIs. What they hold is looked at when the sweep begins."""
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of runs, <store>/<sweep name> each, got {masked(shown(value))}")
+    return [_store(place) for place in value]
+
+
 def _constraint(value: Any) -> str:
     found = _CONSTRAINT.fullmatch(value) if isinstance(value, str) else None
     try:
@@ -124,6 +140,13 @@ def _objectives(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _split(value: Any) -> str | None:
+    if value is not None and value not in SPLITS:
+        raise ValueError(one_of(SPLITS, value))
+    found: str | None = value
+    return found
+
+
 def _attacks(value: Any) -> list[Any]:
     """Their names and settings are looked at later, when the tables are at hand."""
     if not isinstance(value, list) or not value:
@@ -144,6 +167,7 @@ Gpus = Annotated[
     float | Literal["auto"],
     _real(_is_share_or_whole, "a share of one GPU in [0, 1], a whole number of them", auto=True),
 ]
+Flag = Annotated[bool, PlainValidator(_flag)]
 AutoCount = Annotated[int | Literal["auto"], _whole(1, auto=True)]
 
 
@@ -160,7 +184,11 @@ class Section(BaseModel):
 
 
 class SearchSpec(Section):
-    """How configurations are chosen. `initial` entries are run first."""
+    """How configurations are chosen. `initial` entries are run first; `warm_start` are other runs to learn from.
+
+    Each configuration is trained with `seeds` seeds, and the search told the mean, worsened by `risk` spreads. With
+    `reuse`, what another run of the same store has trained already is taken from there.
+    """
 
     sampler: Annotated[str, _known(SAMPLERS)] = "tpe"
     trials: Count = 32
@@ -172,6 +200,10 @@ class SearchSpec(Section):
         dict[Metric, Annotated[str, PlainValidator(_constraint)]], AfterValidator(_constraints_of_shares)
     ] = {}
     initial: list[dict[str, Any]] = []
+    warm_start: Annotated[list[Any], PlainValidator(_runs)] = []
+    seeds: Annotated[int, _whole(1, MOST_SEEDS)] = 1
+    risk: Annotated[float, _real(lambda risk: 0 <= risk <= 100, "a number in 0..100")] = 0.0
+    reuse: Flag = True
 
 
 class SchedulerSpec(Section):
@@ -207,12 +239,54 @@ class TestSpec(Section):
     attacks: Attacks = ["strong_pgd"]
 
 
+class NamedSpec(Section):
+    """What is measured beside the truth, such as a paper's own protocol; nothing is selected by it.
+
+    `of` says whose models, after their `final` or `test`: those of search trials that reached the top, on validation
+    rows that no rung used, or those of finalists, by default on the test split. `surface` none: by an attacker who does
+    not know the defense. `examples` null: as many as `final`, or the whole test split.
+    """
+
+    of: Annotated[str, _known(OF)] = "finalists"
+    split: Annotated[str | None, PlainValidator(_split)] = None
+    examples: Examples = None
+    surface: Annotated[str, _known(SURFACES)] = "known"
+    attacks: Attacks
+
+    @model_validator(mode="after")
+    def _tests_finalists_only(self) -> NamedSpec:
+        if self.of == "search" and self.split == "test":
+            raise ValueError(
+                "split: test is for finalists, or every configuration that was searched would be seen on it; after the "
+                "sweep, `robustsweep evaluate RUN --split test` does that"
+            )
+        return self
+
+    @property
+    def where(self) -> str:
+        """The split that it measures on."""
+        return self.split or ("test" if self.of == "finalists" else "validation")
+
+
 class EvaluationSpec(Section):
-    """The three evaluations. Attacks are normalised blocks once a spec is loaded."""
+    """The three evaluations, and further ones by name. Attacks are normalised blocks once a spec is loaded."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, NamedSpec]
 
     rung: RungSpec = RungSpec()
     final: FinalSpec = FinalSpec()
     test: TestSpec = TestSpec()
+
+    @property
+    def named(self) -> dict[str, NamedSpec]:
+        """The further ones."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def block(self, name: str) -> RungSpec | FinalSpec | TestSpec | NamedSpec:
+        """One of them."""
+        found: RungSpec | FinalSpec | TestSpec | NamedSpec = getattr(self, name)
+        return found
 
 
 class TrialResources(Section):
@@ -235,6 +309,19 @@ class ResourcesSpec(Section):
     trial: TrialResources = TrialResources()
     evaluator: EvaluatorResources = EvaluatorResources()
     max_concurrent: AutoCount = "auto"
+
+
+def wrong_names(evaluation: Any) -> list[Problem]:
+    """Names of evaluations that are none, or that look like one of ours misspelt."""
+    known, problems = EvaluationSpec.model_fields, []
+    for name in [name for name in evaluation if name not in known] if isinstance(evaluation, Mapping) else ():
+        at = ("evaluation", name)
+        if not isinstance(name, str) or not EVALUATION_NAME.fullmatch(name):
+            rule = "a name must be at most 64 letters, digits, '_' and '-', with no '-' in front"
+            problems.append(Problem(at, f"{rule}, got {shown(name)}"))
+        elif nearest(known, name):
+            problems.append(Problem(at, unknown_key(known, name)))
+    return problems
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -261,7 +348,8 @@ def _problem(found: Mapping[str, Any], model: type[BaseModel]) -> Problem:
 def _fields(model: type[BaseModel], at: tuple[str | int, ...]) -> Mapping[str, Any]:
     """The keys of the model that stands at a place inside another."""
     for key in at:
-        inner = model.model_fields[str(key)].annotation
+        field = model.model_fields.get(str(key))
+        inner = NamedSpec if field is None else field.annotation  # only evaluations may have names of their own
         assert isinstance(inner, type)
         assert issubclass(inner, BaseModel)
         model = inner

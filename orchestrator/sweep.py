@@ -6,26 +6,37 @@ import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.asha import SuccessiveHalving
+from orchestrator.asking_again import ask_again
+from orchestrator.configurations import Configurations, Configured
 from orchestrator.errors import UserError
+from orchestrator.evaluations import Evaluations
 from orchestrator.goals import Goals
-from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, RETRY, SILENT, event, key_of
+from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, EVALUATION_FAILED, RETRY, SILENT, event, key_of
 from orchestrator.measurement import Assignment, Found, Measurement
 from orchestrator.metrics import metrics_of
+from orchestrator.outcomes import facts, is_measured, mean_figures, outcome_of
 from orchestrator.plan import Plan
+from orchestrator.pretrained import Kept
+from orchestrator.protocols import Protocols
 from orchestrator.recorder import Recorder
-from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions
+from orchestrator.records import Record, Repeat, is_lacking, read_records, suggestions, take_in
+from orchestrator.reuse import take
+from orchestrator.rundir import provenance
 from orchestrator.rungs import Reached, RungRule
 from orchestrator.search import Asked, Outcome, Study
+from orchestrator.seeds import trial_seeds
+from orchestrator.siblings import Siblings
 from orchestrator.space import Configuration
-from orchestrator.spec import Cell, Spec, evaluation_sizes
+from orchestrator.spec import Cell, Spec
 from orchestrator.storage import checkpoints
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.store import Store
 from orchestrator.told import Told, rows_for
+from orchestrator.warm_start import warm_start
 
 REPEATS_IN_A_ROW = 20  # known configurations suggested one after the other, after which a cell's search ends
 
@@ -49,22 +60,24 @@ class Sweep:
         self.spec, self.store, self.sizes = spec, store, dict(sizes)
         self.ledger = ledger or Ledger(store)
         self.recorder = Recorder(spec, store, self.ledger)
+        self.evaluations = Evaluations(spec, Protocols.of(store.files))
+        self.kept = Kept(store.files)
         self.cells = {cell.name: cell for cell in spec.cells()}
         self.goals = Goals(spec.search.objectives, spec.search.constraints)
         self.halving = SuccessiveHalving(spec.scheduler.reduction_factor)
+        self.warm = warm_start(spec, store, self.ledger)
         self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
-        self.records, repeats = read_records(store)
+        repeats = self._read()
         if is_lacking(suggestions(self.records, repeats)):
-            self._ask_again(repeats)
-            self.records, repeats = read_records(store)
+            ask_again(self, repeats)
+            repeats = self._read()
             if is_lacking(suggestions(self.records, repeats)):
                 raise UserError(f"{store.root}: suggestions are missing, and asking again did not bring them back")
             self.studies = {name: self._study(cell) for name, cell in self.cells.items()}
+        self.siblings = Siblings(store.root, provenance(store)["code_version"]) if spec.search.reuse else None
         self._reopen_without_checkpoint()
         self.exhausted: set[str] = set()
         self._repeats = Counter[str]()
-        self._numbers: dict[str, list[int]] = {}
-        self._asked = Counter(record.plan.cell for record in self._searched())
         self._states: dict[str, Counter[str]] = {"search": Counter(), "finalist": Counter()}
         for record in self.records.values():
             self._count(record)
@@ -75,9 +88,21 @@ class Sweep:
         self._cut_off = deque(record.plan for record in self._searched() if record.ended is None)
 
     def next_trial(self) -> Plan | None:
-        """The next search trial: one that was cut off, else a new one; None when the search is over."""
+        """The next search trial: one that was cut off, another seed of a configuration, else a new one.
+
+        None when there is none now: then the search is over unless it `may_go_on`.
+        """
+        plan = self._choose()
+        if plan is not None:
+            self._reuse(plan)
+        return plan
+
+    def _choose(self) -> Plan | None:
         if self._cut_off:
             return self._cut_off.popleft()
+        if (following := self.configured.next_due()) is not None:
+            self._note_ask(following[0], following[1].asked)
+            return following[0]
         while (name := self._neediest_cell()) is not None:
             plan = self._ask(self.cells[name])
             if plan is not None:
@@ -90,7 +115,7 @@ class Sweep:
         plans, test = [record.plan for record in records if record.ended is None], self.spec.evaluation.test
         for name in self.cells:
             for place, record in enumerate(self.best(name, test.finalists)):
-                for turn in range(test.seeds):
+                for turn in range(1 if record.plan.is_pretrained else test.seeds):
                     plan = record.plan.as_finalist(self.spec.seed + 1 + turn, place * test.seeds + turn)
                     plans += [plan] if plan.trial_id not in self.records else []
         return plans
@@ -99,11 +124,17 @@ class Sweep:
         """Note that a finalist is to be trained now: from then on it is finished, even if others overtake it."""
         if plan.trial_id not in self.records:
             self._note_ask(plan, Asked(plan.number, {}, {}, {}))
+        self._reuse(plan)
 
     def best(self, cell: str, count: int) -> list[Record]:
-        """The best completed search trials of a cell, at most `count`, best first; degenerate models are left out."""
-        done = [r for r in self._searched() if r.plan.cell == cell and "final" in r.evaluations and not r.is_degenerate]
-        return [done[place] for place in self.goals.order([self._figures(record) for record in done], count)]
+        """A trial of each of the best configurations of a cell, at most `count`, best first by means over seeds.
+
+        Those with a degenerate model are left out.
+        """
+        able = [found for found in self.configured.in_cell(cell) if found.may_win(self.evaluations.headline)]
+        measured = [found.measured(self.evaluations.headline) for found in able]
+        order = self.goals.order([mean_figures(trials, self.evaluations.headline) for trials in measured], count)
+        return [measured[place][0] for place in order]
 
     def rule(self, cell: str) -> RungRule:
         """When the trials of a cell are compared, and by what."""
@@ -113,18 +144,15 @@ class Sweep:
 
     def measurement(self, evaluation: str, cell: str) -> Measurement:
         """What an evaluation measures: rung and final on rows of the validation split that do not overlap."""
-        sizes, spec = self.sizes[cell], self.spec.evaluation
-        rung, final = evaluation_sizes(self.spec, sizes.validation)
-        if evaluation == "rung":
-            return Measurement("rung", "validation", 0, rung, tuple(spec.rung.attacks), self.goals.need_curve)
-        if evaluation == "final":
-            return Measurement("final", "validation", rung, rung + final, tuple(spec.final.attacks), True)
-        assert sizes.test is not None
-        test = min(spec.test.examples or sizes.test, sizes.test)
-        return Measurement("test", "test", 0, test, tuple(spec.test.attacks), True)
+        sizes = self.sizes[cell]
+        return self.evaluations.measurement(evaluation, sizes.validation, sizes.test, self.goals.need_curve)
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
-        """Note a trial's figures at a rung; whether it goes on. Finalists and trials at the top are not stopped."""
+        """Note a trial's figures at a rung; whether it goes on.
+
+        Finalists, trials at the top and the other seeds of a configuration are not stopped: of these, means over
+        the ones that did well would be too good.
+        """
         record = self.records[plan.trial_id]
         self.recorder.note(record, reached.told)
         self._note_earlier_rungs(record, reached)
@@ -132,7 +160,7 @@ class Sweep:
         if reached.is_degenerate:
             record.degenerate_rungs.add(reached.epoch)
         self.ledger.flush_if_due()
-        if plan.stage != "search":
+        if plan.stage != "search" or not self.configured.is_compared(plan):
             return True
         self._compare(record, reached.epoch)
         if record.reopened:
@@ -144,18 +172,17 @@ class Sweep:
         record = self.records[plan.trial_id]
         if record.reopened and status != "failed":
             record.ended = record.reopened
-            self._count(record)
-            if not self.is_due(plan):
-                self._settle(record)
-            return
-        record.ended = {
-            "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
-            "started_at": record.asked_at.isoformat(), **facts,
-        }  # fmt: skip
-        row = event(plan.trial_id, ENDED, record.ended)
-        self.recorder.note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
+        else:
+            record.ended = {
+                "status": status, "error": error, "stage": plan.stage, "seed": plan.seed,
+                "started_at": record.asked_at.isoformat(), **facts,
+            }  # fmt: skip
+            row = event(plan.trial_id, ENDED, record.ended)
+            self.recorder.note(record, [("events", f"{plan.trial_id}.ended.{status}", [row])])
         self._count(record)
-        if status != "completed":
+        if plan.stage == "search":
+            self.configured.begin_others(self.configured[plan.config_id])
+        if record.ended["status"] != "completed" or self._is_measured(record):
             self._settle(record)
         self.ledger.flush_if_due()
 
@@ -170,24 +197,39 @@ class Sweep:
         return [entry for entry in self.records[plan.trial_id].told if entry[1]]
 
     def evaluated(self, assignment: Assignment, found: Found | None, error: str | None) -> None:
-        """Take in what an evaluator found; a trial that could not be evaluated has failed."""
+        """Take in what an evaluator found; each of its evaluations is apart from the others."""
         record = self.records[assignment.plan.trial_id]
         if found is None:
-            self.ended(record.plan, "failed", error, self._facts(record))
+            self._not_evaluated(record, assignment.measurement.evaluation, error)
             return
+        name, is_known = assignment.measurement.evaluation, self.ledger.has("trials", assignment.plan.trial_id)
         self.recorder.note(record, found.told)
-        record.evaluations[assignment.measurement.evaluation] = dict(found.metrics)
-        record.figures[assignment.measurement.evaluation] = dict(found.figures)
-        record.is_degenerate = record.is_degenerate or found.is_degenerate
+        record.evaluations[name] = dict(found.metrics)
+        record.figures[name] = dict(found.figures)
+        is_first = name == self.evaluations.headline(record.plan.stage)
+        record.is_degenerate = record.is_degenerate or (is_first and found.is_degenerate)
         self._count(record)
-        self._settle(record)
+        if is_first:
+            self._settle(record)
+        if is_known:
+            self.recorder.refresh(record)
         self.ledger.flush_if_due()
 
+    def _not_evaluated(self, record: Record, name: str, error: str | None) -> None:
+        """A trial that could not be measured has failed; without an evaluation beside it is what it was."""
+        if not self._is_measured(record):
+            self.ended(record.plan, "failed", error, facts(record))
+            return
+        row = event(record.plan.trial_id, EVALUATION_FAILED, {"evaluation": name, "error": error})
+        self.recorder.note(record, [("events", key_of(record.plan.trial_id, EVALUATION_FAILED, row["at"]), [row])])
+        record.given_up.add(name)
+        self._count(record)
+
     def assignment(self, plan: Plan) -> Assignment:
-        """The evaluation that a trial which reached the top is due."""
+        """The next evaluation that a trial which reached the top is due."""
         record = self.records[plan.trial_id]
         assert record.ended is not None
-        evaluation = "final" if plan.stage == "search" else "test"
+        evaluation = self.evaluations.due(record)[0]
         return Assignment(plan, int(record.ended["checkpoint_epoch"]), self.measurement(evaluation, plan.cell))
 
     def is_due(self, plan: Plan) -> bool:
@@ -196,21 +238,23 @@ class Sweep:
 
     def unevaluated(self, stage: str) -> list[Assignment]:
         """What earlier runs trained to the top and did not evaluate."""
-        due = "final" if stage == "search" else "test"
         return [
             self.assignment(record.plan)
             for record in self.records.values()
-            if record.plan.stage == stage
-            and record.ended
-            and record.ended["status"] == "completed"
-            and due not in record.evaluations
+            if record.plan.stage == stage and self.state(record) == "evaluating"
         ]
 
     @property
     def is_searched(self) -> bool:
         """Whether every search trial that is wanted is asked for, trained and evaluated."""
         counts = self.counts("search")
-        return not (counts["running"] or counts["evaluating"]) and self._neediest_cell() is None
+        is_idle = not (counts["running"] or counts["evaluating"] or self.configured.due)
+        return is_idle and self._neediest_cell() is None
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there may be more to train once trials under way have ended: other seeds of their configurations."""
+        return self.configured.have_several_seeds and bool(self.counts("search")["running"] or self.configured.due)
 
     def counts(self, stage: str) -> Counter[str]:
         """The trials of a stage by state: running, evaluating, completed, pruned, failed."""
@@ -219,15 +263,23 @@ class Sweep:
     @property
     def total(self) -> int:
         """How many search trials there will have been in the end, as far as is known now."""
-        wanted, asked = self.spec.search.trials, self._asked
-        return sum(asked[name] if name in self.exhausted else max(asked[name], wanted) for name in self.cells)
+        to_come = (self.spec.search.trials - self.asked(name) for name in self.cells if name not in self.exhausted)
+        begun = self.counts("search").total() + self.configured.due
+        return begun + sum(max(0, configurations) for configurations in to_come)
+
+    def asked(self, cell: str) -> int:
+        """How many configurations of a cell were asked for."""
+        return self.configured.count(cell)
 
     def state(self, record: Record) -> str:
         if record.ended is None:
             return "running"
         status = str(record.ended["status"])
-        due = "final" if record.plan.stage == "search" else "test"
-        return "evaluating" if status == "completed" and due not in record.evaluations else status
+        return "evaluating" if status == "completed" and self.evaluations.due(record) else status
+
+    def _is_measured(self, record: Record) -> bool:
+        """Whether a trial has the figures that it is told and ranked by."""
+        return is_measured(record, self.evaluations.headline)
 
     def _count(self, record: Record) -> None:
         """Keep the number of trials in each state: a sweep has too many to count them anew each time."""
@@ -238,49 +290,86 @@ class Sweep:
         record.counted_as = state
 
     def _study(self, cell: Cell) -> Study:
-        return Study(cell.space, self.spec.search.sampler, self.goals.directions, self.spec.seed, cell.fixed)
+        past = self.warm.past.get(cell.name, ())
+        return Study(cell.space, self.spec.search.sampler, self.goals.directions, self.spec.seed, cell.fixed, past=past)
 
     def _searched(self) -> list[Record]:
         return [record for record in self.records.values() if record.plan.stage == "search"]
 
     def _neediest_cell(self) -> str | None:
         """The cell with the fewest trials that still lacks some."""
-        asked, wanted = self._asked, self.spec.search.trials
-        open_cells = [name for name in self.cells if asked[name] < wanted and name not in self.exhausted]
-        return min(open_cells, key=lambda name: asked[name], default=None)
+        wanted = self.spec.search.trials
+        open_cells = [name for name in self.cells if self.asked(name) < wanted and name not in self.exhausted]
+        return min(open_cells, key=self.asked, default=None)
 
     def _ask(self, cell: Cell) -> Plan | None:
         """A new trial of a cell; None when the suggestion was a repeat, which is recorded and told again."""
         asked, configuration = self.studies[cell.name].ask()
-        plan = self._plan(cell, configuration, asked.number)
-        self._numbers.setdefault(plan.trial_id, []).append(asked.number)
-        if plan.trial_id not in self.records:
+        plan = self.plan(cell, configuration, asked.number)
+        if plan.config_id not in self.configured:
             self._repeats[cell.name] = 0
-            self._asked[cell.name] += 1
             self._note_ask(plan, asked)
+            self.configured[plan.config_id].numbers.append(asked.number)
             return plan
+        found = self.configured[plan.config_id]
+        found.numbers.append(asked.number)
         self._count_repeat(cell.name)
         self.recorder.repeated(plan, asked)
         self.ledger.flush("events")  # before a later suggestion is on record: numbers have no gaps
-        outcome = self._outcome(self.records[plan.trial_id])
+        outcome = self.outcome(found)
         if outcome is not None:
             self.studies[cell.name].tell(asked.number, outcome)
         return None
 
-    def _plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
+    def plan(self, cell: Cell, configuration: Configuration, number: int) -> Plan:
+        """The trial of a configuration, with the first seed."""
         by_threat = "threat" in self.spec.matrix
+        configuration = self.kept.taken(configuration)
         plan = Plan.of(cell, configuration, self.sizes[cell.name].fingerprint, self.spec.seed, number, by_threat)
-        known = self.records.get(plan.trial_id)
-        if known is None or known.plan.cell == cell.name:
+        if plan.config_id not in self.configured or self.configured[plan.config_id].first.plan.cell == cell.name:
             return plan
         return plan.as_twin()  # another cell has it: each study must have a trial of its own
 
     def _note_ask(self, plan: Plan, asked: Asked) -> None:
         record = Record(plan, asked, datetime.now(UTC))
-        self.records[plan.trial_id] = record
+        self.add(record)
         self._count(record)
         self.recorder.asked(record)
         self.ledger.flush("asks")
+
+    def add(self, record: Record) -> None:
+        """Take in a trial that is new."""
+        self.records[record.plan.trial_id] = record
+        if record.plan.stage == "search":
+            self.configured.add(record)
+
+    def _read(self) -> list[Repeat]:
+        """Take in every trial on record; gives the repeats."""
+        records, repeats = read_records(self.store)
+        self.records: dict[str, Record] = {}
+        self.configured = Configurations(trial_seeds(self.spec.seed, self.spec.search.seeds))
+        for record in records.values():
+            self.add(record)
+        return repeats
+
+    def _reuse(self, plan: Plan) -> None:
+        """Put on record what another run of the store has computed of a trial; its worker takes it up from there.
+
+        A finalist is always attacked anew: nothing says that the test split is what it was.
+        """
+        record = self.records[plan.trial_id]
+        if self.siblings is None or record.rungs or record.reopened:
+            return
+        final = self.measurement("final", plan.cell) if plan.stage == "search" else None
+        taken = take(plan, self.rule(plan.cell), final, self.siblings, self.store)
+        if taken is None:
+            return
+        take_in(record, taken.told)
+        record.figures |= taken.figures
+        self.recorder.note(record, taken.told)
+        if plan.stage == "search" and self.configured.is_compared(plan):
+            for epoch in sorted(record.rungs):
+                self._compare(record, epoch)
 
     def _count_repeat(self, cell: str) -> None:
         self._repeats[cell] += 1
@@ -309,8 +398,9 @@ class Sweep:
     def _write_missing_rows(self) -> None:
         """The rows of trials that were over when an earlier driver died before it had written them."""
         for record in self.records.values():
-            if self.state(record) in ("completed", "pruned", "failed"):
+            if self.state(record) in ("completed", "pruned", "failed") or (record.ended and self._is_measured(record)):
                 self.recorder.over_before(record)
+        self.recorder.refresh_stale(self.records.values())
 
     def _note_earlier_rungs(self, record: Record, reached: Reached) -> None:
         """Rungs that a checkpoint knew of and the store did not: a driver died before it had written them."""
@@ -322,91 +412,44 @@ class Sweep:
                 trained = [row["seconds"] for row in rows_for(record.told, "epochs") if row["epoch"] <= epoch]
                 known = {"seconds": sum(trained), "parameters": reached.metrics["parameters"]}
                 record.rungs[epoch] = metrics_of(rows, record.plan.threat["eps"]) | known
-                if record.plan.stage == "search":
+                if record.plan.stage == "search" and self.configured.is_compared(record.plan):
                     self._compare(record, epoch)
 
     def _settle(self, record: Record) -> None:
-        """A trial is over: tell its study, every time it was suggested, and write its row."""
-        outcome = self._outcome(record)
-        if record.plan.stage == "search" and outcome is not None:
-            for number in self._numbers[record.plan.trial_id]:
-                self.studies[record.plan.cell].tell(number, outcome)
+        """A trial is over: write its row and, if its configuration is, tell that to its study for every number."""
+        if record.plan.stage == "search":
+            found = self.configured[record.plan.config_id]
+            outcome = None if found.is_told else self.outcome(found)
+            if outcome is not None:
+                found.is_told = True
+                for number in found.numbers:
+                    self.studies[record.plan.cell].tell(number, outcome)
         self.recorder.over(record)
 
     def _compare(self, record: Record, epoch: int) -> None:
-        values = self.goals.gains(self._facts(record) | record.rungs[epoch])
+        values = self.goals.gains(facts(record) | record.rungs[epoch])
         self.halving.record(record.plan.cell, epoch, record.plan.trial_id, values, epoch in record.degenerate_rungs)
 
-    def _outcome(self, record: Record) -> Outcome | None:
-        """How a trial ended, as its study hears it; None while it is under way."""
-        state = self.state(record)
-        if state in ("running", "evaluating"):
+    def outcome(self, found: Configured) -> Outcome | None:
+        """How a configuration ended, as its study hears it; None while it is under way."""
+        if not self.configured.is_whole(found):
             return None
-        if state == "completed":
-            figures = self._figures(record)
-            constraints = self.goals.violations(figures) | {"degenerate": float(record.is_degenerate)}
-            return Outcome("completed", self.goals.values(figures), None, constraints)
-        known = {epoch: self._facts(record) | found for epoch, found in sorted(record.rungs.items())}
-        rungs = {epoch: self.goals.values(found)[0] for epoch, found in known.items() if self.goals.are_known(found)}
-        return Outcome(state, None, rungs, {"degenerate": float(bool(record.degenerate_rungs & set(list(rungs)[-1:])))})
-
-    def _figures(self, record: Record) -> dict[str, float]:
-        due = "final" if record.plan.stage == "search" else "test"
-        return record.evaluations[due] | self._facts(record)
-
-    def _facts(self, record: Record) -> dict[str, Any]:
-        """Of an ended trial: what is known without an evaluation, `seconds` of training and `parameters` among them."""
-        said = dict(record.ended or {})
-        extra = {"seconds": said["train_seconds"]} if "train_seconds" in said else {}
-        extra |= {"parameters": record.parameters} if record.parameters is not None else {}
-        return {
-            name: value
-            for name, value in said.items()
-            if name not in ("status", "error", "stage", "seed", "started_at")
-        } | extra
-
-    def _ask_again(self, repeats: list[Repeat]) -> None:
-        """Ask again for suggestions that were lost with a damaged part, in the order in which all were asked for.
-
-        The same number gives the same suggestion where the search does not learn (random, qmc, grid), and mostly so
-        where it does; what is on record of that trial is then found again.
-        """
-        noted = {(repeat.trial_id, repeat.asked.number) for repeat in repeats}
-        known: dict[str, dict[int, tuple[Asked, Record]]] = {name: {} for name in self.cells}
-        for asked, record in suggestions(self.records, repeats):
-            known[record.plan.cell][asked.number] = asked, record
-        ends = {name: max(found, default=-1) for name, found in known.items()}
-        for number in range(max(ends.values(), default=-1) + 1):
-            for name in [name for name in self.cells if number <= ends[name]]:
-                if number in known[name]:
-                    asked, record = known[name][number]
-                    self.studies[name].rebuild(asked, self._outcome(record))
-                    continue
-                asked, configuration = self.studies[name].ask()
-                plan = self._plan(self.cells[name], configuration, number)
-                if plan.trial_id not in self.records:
-                    following = min(later for later in known[name] if later > number)
-                    just_before = timedelta(microseconds=1 + following - number)
-                    asked_at = known[name][following][1].asked_at - just_before
-                    self.records[plan.trial_id] = Record(plan, asked, asked_at)
-                    self.recorder.asked(self.records[plan.trial_id])
-                elif (plan.trial_id, number) not in noted:
-                    self.recorder.repeated(plan, asked)
-        self.ledger.flush()
+        return outcome_of(found.trials, self.goals, self.evaluations.headline, self.spec.search.risk)
 
     def _rebuild(self, repeats: list[Repeat]) -> None:
         """Put every recorded suggestion back into its study, and every rung figure into its rung."""
-        known = {record.plan.trial_id: record for record in self._searched()}
         for asked, record in suggestions(self.records, repeats):
-            plan = record.plan
-            self.studies[plan.cell].rebuild(asked, self._outcome(record))
-            numbers = self._numbers.setdefault(plan.trial_id, [])
-            if numbers:
-                self._count_repeat(plan.cell)
+            found = self.configured[record.plan.config_id]
+            if found.numbers:
+                self._count_repeat(record.plan.cell)
             else:
-                self._repeats[plan.cell] = 0
-            numbers.append(asked.number)
-        for record in known.values():
-            for epoch, found in record.rungs.items():
-                if self.goals.are_known(found | self._facts(record)):
+                self._repeats[record.plan.cell] = 0
+                self.configured.begin_others(found)
+            outcome = self.outcome(found)
+            found.is_told = outcome is not None
+            self.studies[record.plan.cell].rebuild(asked, outcome)
+            found.numbers.append(asked.number)
+        for record in filter(lambda record: self.configured.is_compared(record.plan), self._searched()):
+            for epoch, found_there in record.rungs.items():
+                if self.goals.are_known(found_there | facts(record)):
                     self._compare(record, epoch)

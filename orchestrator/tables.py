@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.build import Kinds, block_of, examine, look_up, refusals
+from orchestrator.build import Extended, Kinds, examine, look_up, refusals
+from orchestrator.composition import beside
 from orchestrator.errors import Place, Problem
 from orchestrator.wording import shown
 
@@ -21,13 +23,22 @@ class Tables:
     cascades: Mapping[str, Sequence[Any]]
     datasets: Mapping[str, type]
     training: type
+    inputs: Mapping[str, type] = field(default_factory=dict)
 
     def blocks(self) -> dict[str, Kinds]:
         """What the blocks that may have holes are made of."""
-        return {"network": self.networks, "defense": self.defenses, "training": self.training}
+        composing = beside(self)
+        return {
+            "network": self.networks,
+            "defense": Extended(self.defenses, composing),
+            "training": Extended(self.training, composing),
+        }
 
     def attack_blocks(self, entries: Sequence[Any], at: Place) -> tuple[list[dict[str, Any]], list[Problem]]:
-        """The normalised blocks of a list of attacks, each a name or a block, presets expanded."""
+        """The normalised blocks of a list of attacks, each a name or a block.
+
+        A preset stays one: which attacks it stands for depends on the defense that is attacked.
+        """
         blocks: list[dict[str, Any]] = []
         problems: list[Problem] = []
         for place, entry in enumerate(entries):
@@ -41,7 +52,7 @@ class Tables:
         if isinstance(name, str) and name in self.cascades:
             if isinstance(entry, Mapping) and len(entry) > 1:
                 return [], [Problem((), f"{name} is a preset and has no settings, got {shown(entry)}")]
-            return [block_of(attack) for attack in self.cascades[name]], []
+            return [{"name": name}], []
         try:
             if name is not None:
                 look_up(self.attacks, name, self.cascades)
@@ -51,13 +62,22 @@ class Tables:
         return [block], problems or refusals(self.attacks, block)
 
 
+@functools.cache  # one table, to which plugins add
+def defense_kinds() -> dict[str, Any]:
+    """What may be named as a defense: those of the table, a model that exists already, and those of plugins."""
+    from defenses import DEFENSES
+    from defenses.pretrained import Pretrained
+
+    return {**DEFENSES, Pretrained.name: Pretrained}
+
+
 def all_tables() -> Tables:
     """Those of this installation, to which plugins add theirs.
 
     Imported when they are asked for, since they bring torch with them.
     """
     from attacks import ATTACKS, CASCADES
-    from defenses import DEFENSES, NETWORKS, Training
+    from defenses import INPUTS, NETWORKS, Training
     from orchestrator.datasets import DATASETS
 
-    return Tables(NETWORKS, DEFENSES, ATTACKS, CASCADES, DATASETS, Training)
+    return Tables(NETWORKS, defense_kinds(), ATTACKS, CASCADES, DATASETS, Training, INPUTS)

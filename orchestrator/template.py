@@ -188,9 +188,17 @@ class Ref(Node):
             raise ValueError(f"{error} ({self.target} = {shown(value)}, times {shown(self.times)})") from None
 
 
+def refs(node: Node) -> Iterator[Ref]:
+    """The values inside that are taken from elsewhere."""
+    if isinstance(node, Ref):
+        yield node
+    for child in node.children():
+        yield from refs(child)
+
+
 def has_refs(node: Node) -> bool:
     """Whether a value somewhere inside is taken from elsewhere."""
-    return isinstance(node, Ref) or any(map(has_refs, node.children()))
+    return any(True for _ in refs(node))
 
 
 def resolve(blocks: dict[str, Any], filling: Filling, facts: Mapping[str, Any]) -> list[Problem]:

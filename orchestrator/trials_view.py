@@ -12,10 +12,11 @@ import pandas as pd
 
 from orchestrator.lifecycle import ENDED, EVALUATION_ENDED, TRAINING_ENDED, TRAINING_STARTED
 from orchestrator.metrics import AREA_FRACTIONS
+from orchestrator.protocols import SELECTING
 from orchestrator.statistics import wilson_interval
 from orchestrator.storage.schemas import PARAM
 
-HEADLINES = ("test", "final")  # evaluations whose figures may stand in a trial's row, the best first
+HEADLINES = SELECTING  # unless the spec's evaluations were changed: then `Protocols.headlines`
 RUNG = "rung"
 FIGURES = ("n", "clean_accuracy", "robust_accuracy", "robust_area", "robust_ci_low", "robust_ci_high")
 DOUBT, SEVERE = "doubt:", "severe"
@@ -32,19 +33,21 @@ def trial_row(
     attacks: Sequence[Row],
     events: Sequence[Row],
     evaluated: Mapping[str, Figures],
+    headlines: Sequence[str] = HEADLINES,
 ) -> dict[str, Any]:
     """The trial's row, from its row of `asks` and its own rows of the other tables.
 
-    `evaluated` are the `figures` of each evaluation whose rows are all there. `sweep`, `code_version` and `spec_hash`,
+    `evaluated` are the `figures` of each evaluation whose rows are all there, `headlines` the names of those that may
+    stand in the row, the best first. `sweep`, `code_version` and `spec_hash`,
     which no table holds, are null. Raises ValueError for a trial whose end is not on record.
     """
     config = json.loads(ask["config_json"])
     ended = _ended(events, ask["trial_id"])
-    evaluation = next((name for name in HEADLINES if name in evaluated), None)
+    evaluation = next((name for name in headlines if name in evaluated), None)
     at_checkpoint = [row for row in attacks if row["epoch"] == ended.get("checkpoint_epoch")]
     return {
         **_identity(ask, config, ended),
-        "epochs": len({row["epoch"] for row in epochs}),
+        "epochs": len({row["epoch"] for row in epochs} - {0}),  # 0: as it was, of a model that is not trained
         "evaluation": evaluation,
         **(evaluated[evaluation] if evaluation else dict.fromkeys(FIGURES)),
         "rung_robust_accuracy": _rung_accuracy(at_checkpoint, config["threat"]["eps"]),
@@ -56,7 +59,12 @@ def trial_row(
 
 
 def row_from_tables(
-    ask: Row, epochs: pd.DataFrame, attacks: pd.DataFrame, examples: pd.DataFrame, events: pd.DataFrame
+    ask: Row,
+    epochs: pd.DataFrame,
+    attacks: pd.DataFrame,
+    examples: pd.DataFrame,
+    events: pd.DataFrame,
+    headlines: Sequence[str] = HEADLINES,
 ) -> dict[str, Any]:
     """The same from frames of the tables; rows of other trials in them are left aside."""
     trial_id, eps = ask["trial_id"], json.loads(ask["config_json"])["threat"]["eps"]
@@ -64,8 +72,8 @@ def row_from_tables(
         frame[frame["trial_id"] == trial_id] for frame in (epochs, attacks, examples, events)
     )
     recorded = set(attacks["evaluation"]) & set(examples["evaluation"])
-    evaluated = {name: figures(attacks, examples, name, eps) for name in HEADLINES if name in recorded}
-    return trial_row(ask, rows_of(epochs), rows_of(attacks), rows_of(events), evaluated)
+    evaluated = {name: figures(attacks, examples, name, eps) for name in headlines if name in recorded}
+    return trial_row(ask, rows_of(epochs), rows_of(attacks), rows_of(events), evaluated, headlines)
 
 
 def figures(attacks: pd.DataFrame, examples: pd.DataFrame, evaluation: str | None, eps: float) -> Figures:

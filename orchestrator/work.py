@@ -61,13 +61,13 @@ class TorchWork:
     def load_modules(self) -> None:
         self.luggage.unpack()
         import orchestrator.judging
-        import orchestrator.training  # noqa: F401
+        import orchestrator.loading  # noqa: F401
 
     def trainer(self, plan: Plan, told: Told, load: Callable[[], TrainingData], has_gpu: bool) -> Trains:
-        from orchestrator.training import Trainer
+        from orchestrator.loading import trainer
 
         device = _device(has_gpu, self.trainer_threads)
-        return Trainer(plan, self.rules[plan.cell], load(), self.store.files, device, told)
+        return trainer(plan, self.rules[plan.cell], load(), self.store.files, device, told)
 
     def evaluator(self, has_gpu: bool) -> Evaluates:
         from orchestrator.judging import Evaluator

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.judging import Evaluator
+from orchestrator.loading import trainer
 from orchestrator.plan import Plan
 from orchestrator.rundir import open_run, open_run_directory
 from orchestrator.spec import load_spec
 from orchestrator.splits import load_test, load_training
 from orchestrator.storage.ledger import Ledger
 from orchestrator.sweep import Sizes, Sweep
-from orchestrator.training import Trainer, TrainingData
+from orchestrator.training import TrainingData
 
 SYNTHETIC: dict[str, Any] = {
     "name": "tiny",
@@ -82,24 +83,27 @@ class Inline:
     def _train(self, plan: Plan) -> None:
         try:
             told = self.sweep.told(plan)
-            trainer = Trainer(plan, self.sweep.rule(plan.cell), self.data[plan.cell], self.store.files, "cpu", told)
+            worker = trainer(plan, self.sweep.rule(plan.cell), self.data[plan.cell], self.store.files, "cpu", told)
             while True:
                 if not self.left:
                     return
                 self.left -= 1
                 self.trained_rungs += 1
-                reached = trainer.advance()
+                reached = worker.advance()
                 goes_on = self.sweep.reached(plan, reached)
                 if reached.is_top or not goes_on:
                     break
         except Exception:
             self.sweep.ended(plan, "failed", traceback.format_exc(), {})
             return
-        self.sweep.ended(plan, "completed" if reached.is_top else "pruned", None, trainer.facts())
+        self.sweep.ended(plan, "completed" if reached.is_top else "pruned", None, worker.facts())
         if reached.is_top and self.sweep.is_due(plan):
             self._evaluate(self.sweep.assignment(plan))
 
     def _evaluate(self, assignment: Any) -> None:
+        """This evaluation of a trial, and the ones that come after it."""
         cell = assignment.plan.cell
         split = self.tests[cell] if assignment.measurement.split == "test" else self.data[cell].validation
         self.sweep.evaluated(assignment, Evaluator(self.store, "cpu").evaluate(assignment, split), None)
+        if self.sweep.is_due(assignment.plan):
+            self._evaluate(self.sweep.assignment(assignment.plan))

@@ -1,102 +1,30 @@
-"""Claims about every spec: hundreds drawn from the grammar, and hundreds damaged."""
+"""Claims about every spec: hundreds drawn from the grammar, and hundreds damaged. `make parity` draws 2,000."""
 
 from __future__ import annotations
 
 import copy
+import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from small_specs import WHOLE, draw, load
-from small_tables import DEFENSES, NETWORKS, Training
+from small_specs import WHOLE, load
+from small_tables import TABLES
+from spec_author import SAMPLERS, Author, RealAuthor
 
 from orchestrator.build import make
+from orchestrator.drawing import drawing
 from orchestrator.errors import SpecError
-from orchestrator.spec import difference
+from orchestrator.holes import Choice, Hole, Numeric, Scalar
+from orchestrator.space import Configuration
+from orchestrator.spec import Cell, Spec, difference, load_spec
+from orchestrator.tables import Tables, all_tables
 
-
-class Author:
-    """Writes random specs that are right: every key and hole of the grammar, over the small tables."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-
-    def spec(self) -> dict[str, Any]:
-        blocks = {"network": self.network, "defense": self.defense, "dataset": self.dataset, "threat": self.threat}
-        written: dict[str, Any] = {"name": "random", "seed": self.random.randrange(9), "training": self.training()}
-        for axis, write in blocks.items():
-            if self.random.random() < 0.3:
-                written.setdefault("matrix", {})[axis] = [write() for _ in range(self.random.randint(1, 2))]
-            else:
-                written[axis] = write()
-        sampler = self.random.choice(["tpe", "random", "qmc"])
-        return {**written, "search": {"sampler": sampler, "trials": self.random.randint(1, 99)}}
-
-    def dataset(self) -> Any:
-        return self.random.choice(
-            ["toy", {"name": "toy", "classes": 3, "validation": 60}, {"name": "files", "pattern": "a"}]
-        )
-
-    def threat(self) -> Any:
-        return {"norm": self.random.choice(["linf", "l2", "l1"]), "eps": self.random.choice([0.01, 0.1, "8/255", 1])}
-
-    def network(self, depth: int = 0) -> Any:
-        kind = self.random.choice(["lenet", "resnet", "mlp", *(["choice"] * 4 if depth < 2 else [])])
-        if kind == "choice":
-            return {"choice": [self.network(depth + 1) for _ in range(self.random.randint(1, 3))]}
-        if kind == "resnet":
-            steps = [
-                {"int": [8, 20], "step": 6},
-                {"uniform": [8, 20], "step": 6},
-                {"choice": [8, 14]},
-                {"grid": [8, 20]},
-                8,
-            ]
-            return {"name": "resnet", "depth": self.random.choice(steps), "width": self.whole(1, 64)}
-        if kind == "mlp":
-            hidden = [self.whole(1, 64) for _ in range(self.random.randint(1, 3))]
-            lists = {"choice": [[8], [16, 16]]}
-            return {"name": "mlp", "hidden": self.random.choice([hidden, hidden, lists]), "dropout": self.real(0, 1)}
-        return self.random.choice(["lenet", {"name": "lenet"}])
-
-    def defense(self, depth: int = 0) -> Any:
-        kind = self.random.choice(["plain", "noisy", "noisy", *(["choice"] * 2 if depth < 1 else [])])
-        if kind == "choice":
-            return {"choice": [self.defense(1) for _ in range(self.random.randint(1, 3))]}
-        if kind == "plain":
-            return "plain"
-        layers = {layer: self.real(0, 1) for layer in self.random.sample(["stem", "block1", "head"], 2)}
-        steps = {"name": "pgd", "steps": self.whole(1, 9)}
-        written = {
-            "scale": self.random.choice([self.real(0.1, 1), {"ref": "threat.eps", "times": 1.25}]),
-            "per_layer": self.random.choice([{"each": layers}, layers]),
-            "start": {"ref": "defense.scale", "times": "1/2"},
-            "is_shared": {"choice": [True, False]},
-            "form": self.random.choice([{"choice": ["gaussian", "laplace"]}, "laplace"]),
-            "sites": self.random.choice([["stem"], ["stem", {"choice": ["head", "neck"]}]]),
-            "attack": self.random.choice([None, steps, {"choice": [None, "pgd", steps, steps]}]),
-        }
-        return {"name": "noisy", **dict(self.random.sample(sorted(written.items()), self.random.randint(0, 7)))}
-
-    def training(self) -> Any:
-        return {"epochs": self.whole(1, 40), "lr": self.real(0.01, 1), "optimizer": self.random.choice(["sgd", "adam"])}
-
-    def whole(self, low: int, high: int) -> Any:
-        return self.random.choice([
-            high, {"int": [low, high]}, {"log_int": [low, high]}, {"int": [low, high + (low - high) % 2], "step": 2},
-            {"normal": [low, high, low, high], "step": 1}, {"choice": [low, high]}, {"grid": [low, float(high)]},
-            {"choice": [low, {"int": [low, high]}]},
-        ])  # fmt: skip
-
-    def real(self, low: float, high: float) -> Any:
-        return self.random.choice([
-            high, {"uniform": [low, high]}, {"uniform": [low, high], "step": (high - low) / 4}, {"int": [1, 2]},
-            {"log_uniform": [max(low, 1e-3), high]}, {"normal": [low, 1, low, high]}, {"choice": ["1/2", high / 4]},
-            {"log_normal": [-1, 1, max(low, 1e-3), high]}, {"choice": [high, {"uniform": [low, high]}]},
-            {"grid": [low, high]},
-        ])  # fmt: skip
+NUMBER = {"int": int, "float": float, "bool": bool, "string": str}
+PARITY = pytest.mark.parity
 
 
 def assert_asked_where_conditions_hold(network: Any, params: Mapping[str, Any], path: str = "network") -> None:
@@ -131,32 +59,164 @@ def keys_with_holes(block: Any) -> set[str]:
     return {key for key, value in block.items() if holds(value)} if isinstance(block, Mapping) else set()
 
 
-@pytest.mark.parametrize("start", range(0, 300, 50))
+def loaded(written: dict[str, Any], tables: Tables) -> Spec:
+    """The spec; a sampler that cannot search it is refused, and rightly so, and `random` takes its place."""
+    try:
+        spec = load_spec(written, (), tables)
+    except SpecError as error:
+        lines = str(error).splitlines()
+        assert all(" search.sampler: " in line for line in lines), lines
+        spec = load_spec({**written, "search": {**written["search"], "sampler": "random"}}, (), tables)
+        assert not can_search(written["search"]["sampler"], spec)
+    else:
+        assert can_search(spec.search.sampler, spec)
+    return spec
+
+
+def can_search(sampler: str, spec: Spec) -> bool:
+    """Grid wants lists; cmaes one objective, no conditions, and two numbers that vary."""
+    spaces = [list(cell.space.holes().values()) for cell in spec.cells()]
+    if sampler == "grid":
+        return all(hole.size() is not None for holes in spaces for hole in holes)
+    if sampler != "cmaes":
+        return True
+    has_two = all(sum(isinstance(hole, Numeric) for hole in holes) >= 2 for holes in spaces)
+    return len(spec.search.objectives) == 1 and has_two and not any(h.conditions for holes in spaces for h in holes)
+
+
+def check(seed: int, written: dict[str, Any], tables: Tables) -> Spec:
+    """The claims about one spec."""
+    spec = loaded(written, tables)
+    again = load_spec(spec.to_yaml(), (), tables)
+    assert again == spec
+    assert difference(spec.search_space_key(), again.search_space_key()) == []
+    networks = written.get("matrix", {}).get("network") or [written["network"]]
+    for place, (cell, twin) in enumerate(zip(spec.cells(), again.cells(), strict=True)):
+        assert_ends_belong_to_their_holes(cell)
+        for turn in range(3):
+            made = cell.space.configure(drawing(random.Random(f"{seed} {turn}")))
+            assert_builds(made, tables)
+            assert_columns_are_null_where_conditions_do_not_hold(cell, made.params)
+            assert_asked_where_conditions_hold(
+                networks[place % len(networks)], made.params
+            )  # the last axis turns fastest
+            assert twin.space.configure(lambda path, hole, made=made: made.params[path]) == made
+    return spec
+
+
+def assert_builds(made: Configuration, tables: Tables) -> None:
+    assert make(tables.networks, made.network)
+    assert make(tables.defenses, made.defense)
+    assert make(tables.training, made.training)
+
+
+def assert_columns_are_null_where_conditions_do_not_hold(cell: Cell, params: Mapping[str, Scalar]) -> None:
+    """And where they do there is a value of the column's type that the hole allows."""
+    for path, hole in cell.space.holes().items():
+        holds = all(params.get(key) == label for key, label in hole.conditions)
+        assert holds == (path in params)
+        if holds:
+            value = params[path]
+            assert hole.checked(value) == value
+            assert value is None or type(value) is NUMBER[cell.space.columns()[path]], (path, value)
+    assert set(params) <= set(cell.space.holes())
+
+
+def assert_ends_belong_to_their_holes(cell: Cell) -> None:
+    """The bounds are inclusive, every step is one of the values, and coordinates lead back."""
+    for hole in cell.space.holes().values():
+        if isinstance(hole, Choice):
+            assert [hole.value(hole.internal(label)) for label in hole.labels] == list(hole.labels)
+            continue
+        assert isinstance(hole, Numeric)
+        ends: Any = hole.distribution()
+        assert math.isclose(hole.value(ends.low), hole.low, rel_tol=1e-6, abs_tol=1e-6)
+        assert math.isclose(hole.value(ends.high), hole.high, rel_tol=1e-6, abs_tol=1e-6)
+        for value in (hole.low, hole.high, *on_the_steps(hole)):
+            assert hole.checked(value) == value
+            assert math.isclose(hole.value(hole.internal(value)), value, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def on_the_steps(hole: Numeric) -> list[Scalar]:
+    step = hole.step or (1 if hole.column == "int" else None)
+    assert hole.size() == (None if step is None else round((hole.high - hole.low) / step) + 1)
+    return [] if hole.size() is None or hole.size() > 100 else hole.values()
+
+
+def check_initial(spec: Spec, written: dict[str, Any], tables: Tables) -> None:
+    """What was drawn once, given as the setting to begin with, is that of the first cell, value for value."""
+    made = spec.cells()[0].space.configure(drawing(random.Random(0)))
+    if not made.params:
+        return
+    entry = {path: value for path, value in made.params.items() if value is not None}
+    search = {**written["search"], "sampler": spec.search.sampler, "initial": [entry]}
+    first = load_spec({**written, "search": search}, (), tables).cells()[0]
+    (fixed,) = first.fixed
+    assert {path: first.space.holes()[path].value(fixed[path]) for path in entry} == entry
+
+
+def check_overrides(spec: Spec, written: dict[str, Any], tables: Tables) -> None:
+    """What `--set` puts in is as if it had been written there."""
+    overrides = ["search.trials=7", "training.epochs={int: [2, 5]}", f"search.sampler={spec.search.sampler}"]
+    given = copy.deepcopy(written)
+    given["search"] |= {"trials": 7, "sampler": spec.search.sampler}
+    given["training"]["epochs"] = {"int": [2, 5]}
+    assert load_spec(written, overrides, tables) == load_spec(given, (), tables)
+
+
+def check_many(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        try:
+            written = Author(seed).spec()
+            spec = check(seed, written, TABLES)
+            if seed % 4 == 0:
+                check_initial(spec, written, TABLES)
+                check_overrides(spec, written, TABLES)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+@pytest.mark.parametrize(
+    "start", [*range(0, 200, 50), *(pytest.param(at, marks=PARITY) for at in range(200, 2000, 100))]
+)
 def test_random_specs_load_build_and_come_back(start: int) -> None:
-    for seed in range(start, start + 50):
-        written = Author(seed).spec()
-        spec = load(written)
-        again = load(spec.to_yaml())
-        assert again == spec, seed
-        assert difference(spec.search_space_key(), again.search_space_key()) == []
-        networks = written.get("matrix", {}).get("network") or [written["network"]]
-        for place, (cell, twin) in enumerate(zip(spec.cells(), again.cells(), strict=True)):
-            network = networks[place % len(networks)]  # the last axis turns fastest
-            columns = cell.space.columns()
-            for turn in range(3):
-                made = cell.space.configure(draw(random.Random(f"{seed} {turn}")))
-                assert make(NETWORKS, made.network)
-                assert make(DEFENSES, made.defense)
-                assert make(Training, made.training)
-                assert set(made.params) <= set(columns)
-                assert_asked_where_conditions_hold(network, made.params)
-                asked = {
-                    path
-                    for path, hole in cell.space.holes().items()
-                    if all(made.params.get(key) == label for key, label in hole.conditions)
-                }
-                assert asked == set(made.params)
-                assert twin.space.configure(lambda path, hole, made=made: made.params[path]) == made
+    check_many(range(start, start + (50 if start < 200 else 100)))
+
+
+@pytest.mark.parametrize("start", [0, *(pytest.param(at, marks=PARITY) for at in range(60, 360, 60))])
+def test_random_specs_over_the_real_tables_load_build_and_come_back(start: int) -> None:
+    """But for settings that only go together, which are refused in words."""
+    refused: list[str] = []
+    for seed in range(start, start + 60):
+        written = RealAuthor(seed, all_tables()).spec()
+        try:
+            spec = load_spec({**written, "search": {"sampler": "random"}})
+        except SpecError as error:
+            refused += [str(error)]
+            continue
+        for cell in spec.cells()[:2]:
+            made = cell.space.configure(drawing(random.Random(seed)))
+            assert_builds(made, all_tables())
+            assert_columns_are_null_where_conditions_do_not_hold(cell, made.params)
+    lines = [line for said in refused for line in said.splitlines()]
+    assert all(re.match(r"spec [\w.[\]]+: \S", line) for line in lines), lines
+    assert len(refused) <= 12, lines
+
+
+def test_the_grammar_has_every_kind_of_hole_sampler_and_column() -> None:
+    """So the claims above are about all of them."""
+    holes: list[Hole] = []
+    written = [Author(seed).spec() for seed in range(60)]
+    for one in written:
+        for cell in loaded(one, TABLES).cells():
+            holes += cell.space.holes().values()
+    numbers = {"uniform", "log_uniform", "int", "log_int", "normal", "log_normal"}
+    assert {hole.kind for hole in holes} == numbers | {"choice", "grid"}
+    assert {hole.kind for hole in holes if isinstance(hole, Numeric) and hole.step} == numbers
+    assert {hole.column for hole in holes} == set(NUMBER)
+    assert max(len(hole.conditions) for hole in holes) >= 3
+    assert all(f"'{word}'" in str(written) for word in ("each", "ref", "times", *SAMPLERS))
 
 
 JUNK: list[Any] = [

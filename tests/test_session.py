@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,22 @@ def test_a_local_run_starts_a_ray_of_its_own_on_loopback_wherever_ray_address_po
     assert found["gcs"].startswith("127.0.0.2:")
     assert {"gcs_server", "raylet"} <= {command for command, _, _ in found["listening"]}
     assert 8265 not in {port for _, _, port in found["listening"]}  # no dashboard
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.parity)])
+def test_a_sweep_that_is_told_to_end_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    call = [
+        sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from orchestrator.cli import main; main()", "run", "sweeps/quickstart.yaml", "--store", str(tmp_path),
+        "--set", "training.epochs=10000", "--set", "scheduler.grace_epochs=1", "--set", "search.trials=4",
+    ]  # fmt: skip
+    with subprocess.Popen(call, cwd=TESTS.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        line = next(line for line in run.stdout if line.startswith("1 trial") or "at a time" in line)
+        assert line
+        while run.poll() is None and not (tmp_path / "quickstart" / "asks").is_dir():
+            time.sleep(0.1)
+        run.send_signal(number)
+        said = run.stdout.read()
+    assert run.returncode == 130, said
+    assert "To go on" in said

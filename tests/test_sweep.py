@@ -204,11 +204,10 @@ def test_a_search_that_tried_everything_is_over_for_the_next_driver_too(tmp_path
     assert (again.run().store.read("events")["kind"] == "repeat").sum() == repeats
 
 
-def test_figures_measured_otherwise_are_not_mixed_into_a_sweep(finished: Inline) -> None:
-    final = {"examples": 20, "attacks": [{"name": "pgd", "steps": 20}]}
-    spec = changed(evaluation={"final": final})
-    with pytest.raises(UserError, match=r"evaluation\.final"):
-        Inline(finished.root, spec)
+@pytest.mark.parametrize("rung", [{"attacks": ["fgsm"]}, {"examples": 23}])
+def test_rungs_measured_otherwise_are_not_mixed_into_a_sweep(finished: Inline, rung: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.rung\.(attacks|examples): was .*, now"):
+        Inline(finished.root, changed(evaluation={"rung": {**SYNTHETIC["evaluation"]["rung"], **rung}}))
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ def asks(run: Inline) -> dict[str, int]:
     return {name: study.asks for name, study in run.sweep.studies.items()}
 
 
+def numbers(run: Inline) -> dict[str, list[int]]:
+    """The numbers under which each configuration was suggested, by its first trial."""
+    configured = run.sweep.configured
+    return {each.first.plan.trial_id: each.numbers for name in run.sweep.cells for each in configured.in_cell(name)}
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_a_driver_killed_at_any_ask_leaves_numbers_without_gaps(tmp_path: Path, seed: int) -> None:
     """What waits in the ledger dies with it: nothing is flushed here but what must be."""
@@ -42,7 +48,7 @@ def test_a_driver_killed_at_any_ask_leaves_numbers_without_gaps(tmp_path: Path, 
     run.sweep.ledger.interval = 1e9
     while run.sweep.next_trial():
         pass
-    assert any(len(numbers) > 1 for numbers in run.sweep._numbers.values())  # there were repeats
+    assert any(len(found) > 1 for found in numbers(run).values())  # there were repeats
     again = Inline(tmp_path / "tiny", two_cells_that_share(seed))
     records, repeats = read_records(again.store)
     assert not is_lacking(suggestions(records, repeats))
@@ -56,13 +62,13 @@ def test_a_lost_repeat_of_a_twin_is_asked_for_again_in_its_own_cell(tmp_path: Pa
         run = Inline(tmp_path / f"{seed}" / "tiny", two_cells_that_share(seed))
         while run.sweep.next_trial():
             pass
-        repeated = [key for key, numbers in run.sweep._numbers.items() if len(numbers) > 1]
+        repeated = [key for key, found in numbers(run).items() if len(found) > 1]
         found += sum(run.sweep.records[key].plan.is_twin for key in repeated)
         for name in run.store.names("events"):
             (run.root / "events" / f"{name}.parquet").unlink()
         again = Inline(run.root, two_cells_that_share(seed))
         before, after = (
-            {key: set(numbers[:-1] if key in repeated else numbers) for key, numbers in each.sweep._numbers.items()}
+            {key: set(found[:-1] if key in repeated else found) for key, found in numbers(each).items()}
             for each in (run, again)
         )
         assert before.keys() == after.keys()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,9 +63,10 @@ class Noisy(nn.Module):
                 handle.remove()
 
 
-def new_noise(sites: Sequence[Site], granularity: str, sigma: float) -> nn.ModuleDict:
-    """A noise layer for each site, by its name, all deviations `sigma`."""
-    return nn.ModuleDict({site.name: FeatureNoise(site.shape, granularity, sigma) for site in sites})
+def new_noise(sites: Sequence[Site], granularity: str, sigma: float | Mapping[str, float]) -> nn.ModuleDict:
+    """A noise layer for each site, by its name, all its deviations `sigma`, or what `sigma` has for that name."""
+    starts = sigma if isinstance(sigma, Mapping) else {site.name: sigma for site in sites}
+    return nn.ModuleDict({site.name: FeatureNoise(site.shape, granularity, starts[site.name]) for site in sites})
 
 
 class _Hooks:

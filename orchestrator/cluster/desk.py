@@ -12,8 +12,10 @@ from orchestrator.cluster.evaluators import EvaluatorPool, Verdict
 from orchestrator.cluster.node_watch import NodeWatch
 from orchestrator.cluster.trainable import DEATHS, Orders, Report
 from orchestrator.lifecycle import NODE_LOST, SILENT
+from orchestrator.measurement import Assignment
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
+from orchestrator.protocols import SELECTING, base_of
 from orchestrator.records import Record
 from orchestrator.rungs import Reached
 from orchestrator.storage.driver_lock import Held
@@ -30,15 +32,16 @@ LOOKING_SHARE = 50  # how much longer than a look the pause after it is, at leas
 class Desk:
     """One stage, "search" or "finalist".
 
-    `splits` are object references by cell. `one_by_one` awaits each evaluation before the next trial is chosen, so that
-    the search does not depend on timing. After `deadline` (of the monotonic clock) no new trial is begun.
+    `splits` are object references by split and cell. `one_by_one` awaits each evaluation before the next trial is
+    chosen, so that the search does not depend on timing. After `deadline` (of the monotonic clock) no new trial is
+    begun.
     """
 
     def __init__(
         self,
         sweep: Sweep,
         pool: EvaluatorPool,
-        splits: Mapping[str, Any],
+        splits: Mapping[str, Mapping[str, Any]],
         progress: Progress,
         held: Held,
         stage: str,
@@ -60,7 +63,7 @@ class Desk:
         self._finalist_total = sweep.counts("finalist").total() + new
         progress.stage(stage, self._total(), self._counts())
         for assignment in sweep.unevaluated(stage):
-            pool.submit(assignment, splits[assignment.plan.cell])
+            self._submit(assignment)
 
     @property
     def must_wait(self) -> bool:
@@ -68,9 +71,10 @@ class Desk:
         return self.pool.pending >= (1 if self.one_by_one else QUEUE_PER_EVALUATOR * self.pool.size)
 
     def next_trial(self) -> Plan | None:
-        """The next trial of this stage; None when there is none left, or the time is up: then `is_over`."""
-        plan = self._choose() if time.monotonic() <= self.deadline else None
-        self.is_over = plan is None
+        """The next trial of this stage; None when there is none now: then `is_over`, if none is to come."""
+        has_time = time.monotonic() <= self.deadline
+        plan = self._choose() if has_time else None
+        self.is_over = plan is None and not (has_time and self.stage == "search" and self.sweep.may_go_on)
         return plan
 
     def reached(self, plan: Plan, reached: Reached) -> bool:
@@ -98,7 +102,7 @@ class Desk:
             self.reached(plan, report.reached)  # Tune does not show its scheduler the last result of a trial
             self.sweep.ended(plan, "completed", None, report.facts)
             if self.sweep.is_due(plan):
-                self.pool.submit(self.sweep.assignment(plan), self.splits[plan.cell])
+                self._submit(self.sweep.assignment(plan))
         else:
             self.sweep.ended(plan, "pruned", None, report.facts)
         self._say(self.sweep.records[plan.trial_id])
@@ -177,7 +181,16 @@ class Desk:
         for retry in verdict.retries:
             self.sweep.retried(plan, retry)
         self.sweep.evaluated(verdict.assignment, verdict.found, verdict.error)
+        if verdict.error and self.sweep.state(self.sweep.records[plan.trial_id]) != "failed":
+            last = verdict.error.strip().splitlines()[-1]
+            self.progress.line(f"{verdict.assignment.measurement.evaluation} of {plan.trial_id[:8]} failed: {last}")
+        if self.sweep.is_due(plan):
+            self._submit(self.sweep.assignment(plan))
         self._say(self.sweep.records[plan.trial_id])
+
+    def _submit(self, assignment: Assignment) -> None:
+        split = self.splits[assignment.measurement.split][assignment.plan.cell]
+        self.pool.submit(assignment, split)
 
     def _say(self, record: Record) -> None:
         """One line about a trial that is over; nothing yet about one that waits for its evaluation."""
@@ -207,7 +220,8 @@ class Desk:
 def describe(record: Record, state: str) -> str:
     """A trial in one line: id, cell, state, the figures it has, and its settings."""
     plan = record.plan
-    figures = next((record.evaluations[name] for name in ("test", "final") if name in record.evaluations), None)
+    known = [record.evaluations[name] for name in record.evaluations if base_of(name) in SELECTING]
+    figures = known[-1] if known else None
     epochs = max(record.rungs, default=0)
     figures = figures or record.rungs.get(epochs, {})
     words = [plan.trial_id[:8], "" if plan.cell == "all" else plan.cell, state, f"epoch {epochs}"]

@@ -34,6 +34,7 @@ from orchestrator.storage.driver_lock import Held, driving
 from orchestrator.storage.ledger import Ledger
 from orchestrator.sweep import Sizes, Sweep
 from orchestrator.training import TrainingData
+from orchestrator.warm_start import refuse_missing_runs
 from orchestrator.work import TorchWork, Work
 
 Data = TypeVar("Data")
@@ -69,6 +70,7 @@ def run_sweep(
         changed = changed_since(files)
         by_cell = _by_cell(spec, lambda block: TrainingData(*load_training(block, spec.seed)))
         remarks = check_data(spec, {name: (found.train, found.validation) for name, found in by_cell.items()})
+        refuse_missing_runs(spec, files)
         store = open_run(spec, files)  # after the data: a sweep that cannot begin leaves nothing on record
         sizes = {name: _sizes(found) for name, found in by_cell.items()}
         sweep = Sweep(spec, store, sizes, Ledger(store, may_write=held.check))
@@ -81,7 +83,14 @@ def run_sweep(
             refuse_unshared(files.root, files.is_local)
             refuse_other_code()
             allocation = allocate(spec.resources, nodes)
-            for remark in (*remarks, *changed, *exhausted_searches(sweep), *allocation.remarks, describe(allocation)):
+            for remark in (
+                *remarks,
+                *changed,
+                *sweep.warm.remarks,
+                *exhausted_searches(sweep),
+                *allocation.remarks,
+                describe(allocation),
+            ):
                 progress.line(remark)
             with progress, reserved(allocation, progress.line) as places:
                 work = make_work(sweep, allocation)
@@ -107,7 +116,7 @@ class Office:
     nodes: NodeWatch
     deadline: float
 
-    def desk(self, sweep: Sweep, splits: Mapping[str, Any], stage: str) -> Desk:
+    def desk(self, sweep: Sweep, splits: Mapping[str, Mapping[str, Any]], stage: str) -> Desk:
         one_by_one = sweep.spec.resources.max_concurrent == 1
         return Desk(sweep, self.pool, splits, self.progress, self.held, stage, self.nodes, one_by_one, self.deadline)
 
@@ -117,14 +126,15 @@ def _run_stages(sweep: Sweep, data: Mapping[str, TrainingData], office: Office) 
     validation = _put({name: found.validation for name, found in data.items()})
     try:
         if not sweep.is_searched:
-            _run_stage(office.desk(sweep, validation, "search"), bench, office.allocation)
+            _run_stage(office.desk(sweep, {"validation": validation}, "search"), bench, office.allocation)
         if not sweep.spec.evaluation.test.finalists or time.monotonic() > office.deadline:
             return
         classes = {repr(cell.dataset_block()): data[name].train.classes for name, cell in sweep.cells.items()}
         test = _by_cell(sweep.spec, lambda block: load_test(block, sweep.spec.seed, classes[repr(block)]))
         for name, split in test.items():
             sweep.sizes[name] = replace(sweep.sizes[name], test=len(split.labels))
-        _run_stage(office.desk(sweep, _put(test), "finalist"), bench, office.allocation)
+        splits = {"validation": validation, "test": _put(test)}
+        _run_stage(office.desk(sweep, splits, "finalist"), bench, office.allocation)
     except KeyboardInterrupt:
         sweep.ledger.flush()
         raise

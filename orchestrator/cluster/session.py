@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,7 +61,8 @@ def _start(address: str | None) -> None:
     joining = {"address": address}
     starting = {"address": "local", "include_dashboard": False, **loopback}  # "local": do not join what may run here
     try:
-        ray.init(**(joining if address else starting), **quiet)
+        with _keeping_sigterm():
+            ray.init(**(joining if address else starting), **quiet)
     except AuthenticationError:
         raise UserError(no_entry(where)) from None
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -70,6 +73,17 @@ def _start(address: str | None) -> None:
             if address != "auto"
             else f"{where}: no Ray cluster runs on this machine; start one with `ray start`, or leave --address out"
         ) from None
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """What SIGTERM does here stays what it was: Ray takes it over, and then it aborts the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_wrong(address: str) -> None:

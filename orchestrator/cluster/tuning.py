@@ -35,8 +35,8 @@ class DeskSearcher(Searcher):
                 if self._desk.pool.seconds_without_any > NO_EVALUATOR:
                     return Searcher.FINISHED  # of this `fit`: an idle worker may sit where an evaluator could
             plan = self._desk.next_trial()
-            if plan is None:
-                return Searcher.FINISHED
+            if plan is None:  # others under way may bring more
+                return None if self._plans and not self._desk.is_over else Searcher.FINISHED
             self._plans[trial_id] = plan
             return self._desk.orders(plan).to_config()
 

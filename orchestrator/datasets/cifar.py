@@ -32,6 +32,7 @@ class Cifar10:
 
     name: ClassVar[str] = "cifar10"
     default_root: ClassVar[str | None] = "~/data"
+    sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     archive: ClassVar[tuple[str, str]] = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
@@ -45,6 +46,10 @@ class Cifar10:
     def count(self, root: Path | None, split: str) -> int:
         folder, files = self._found(root, split)
         return files.count(folder, split)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, 32, self._classes()
 
     def _classes(self) -> int:
         return 10

@@ -26,6 +26,8 @@ class Dataset(Protocol):
     raises UserError where files are missing: what is wrong with a test split is then said before hours of training.
     `opened(root, split)`, where there is one, gives a `Take` and all labels: then only those images are read that a
     spec asks for, and no image before it is known which.
+    `shape` (channels, height or width, classes) and `sizes` (rows by split), where there are such, are known before
+    anything is read: `robustsweep check` plans by them.
     """
 
     name: ClassVar[str]

@@ -23,6 +23,8 @@ class Digits:
 
     name: ClassVar[str] = "digits"
     default_root: ClassVar[str | None] = None
+    shape: ClassVar[tuple[int, int, int]] = (1, 8, 10)
+    sizes: ClassVar[dict[str, int]] = {"train": 1352, "test": 445}
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
         bunch = _load()

@@ -24,8 +24,13 @@ class ImageNet(ImageFolder):
 
     name: ClassVar[str] = "imagenet"
     default_root: ClassVar[str | None] = "~/data/imagenet"
+    sizes: ClassVar[dict[str, int]] = {"train": 1_281_167, "test": 50_000}
     folders: ClassVar[dict[str, str]] = {"train": "train", "test": "val"}
     source: ClassVar[str] = (
         "name in `root` the folder of ImageNet in which train/WNID/*.JPEG and val/WNID/*.JPEG lie; "
         "torchvision.datasets.ImageNet unpacks the archives of image-net.org into these folders"
     )
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        return None if self.size is None or self.channels is None else (self.channels, self.size, 1000)

@@ -30,6 +30,8 @@ class Mnist:
 
     name: ClassVar[str] = "mnist"
     default_root: ClassVar[str | None] = "~/data"
+    shape: ClassVar[tuple[int, int, int]] = (1, 28, 10)
+    sizes: ClassVar[dict[str, int]] = {"train": 60_000, "test": 10_000}
     folder: ClassVar[str] = "MNIST"  # and the name of torchvision's class, which fetches the files
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:

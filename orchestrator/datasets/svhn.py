@@ -31,6 +31,8 @@ class Svhn:
 
     name: ClassVar[str] = "svhn"
     default_root: ClassVar[str | None] = "~/data/svhn"
+    shape: ClassVar[tuple[int, int, int]] = (3, 32, 10)
+    sizes: ClassVar[dict[str, int]] = {"train": 73_257, "test": 26_032}
 
     def __call__(self, root: Path | None, split: str) -> tuple[Images, Labels]:
         from scipy.io import loadmat

@@ -50,5 +50,13 @@ class Synthetic:
             images[row] = np.rint(np.clip(values, 0, 1) * 255)
         return images, labels
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.classes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {split: self.count(None, split) for split in ("train", "test")}
+
     def count(self, root: Path | None, split: str) -> int:
         return self.examples if split == "train" else self.examples // 4

@@ -63,6 +63,16 @@ def load(files: Files, name: str) -> tuple[State, dict[str, Any]]:
     return {**tensors, **commit["values"]}, commit["facts"]
 
 
+def copy(source: Files, target: Files, trial_id: str, epoch: int) -> None:
+    """Copy a checkpoint of another run. Raises CheckpointError where it is not whole."""
+    name = name_of(trial_id, epoch)
+    content, _ = _read(source, name)
+    commit = source.read(_below(_commit_of(name)))
+    target.make_directory(_directory(trial_id))
+    target.replace(_below(name), content)
+    target.replace(_below(_commit_of(name)), commit)
+
+
 def newest(files: Files, trial_id: str) -> int | None:
     """The last epoch of which there is a sound checkpoint; None where there is none."""
     stems = {name.removesuffix(COMMIT) for name in files.names(_directory(trial_id)) if name.endswith(COMMIT)}
@@ -88,6 +98,13 @@ def prune(files: Files, trial_id: str, keep: set[int]) -> None:
     for name in files.names(_directory(trial_id)):
         if name not in kept:
             files.delete(f"{_directory(trial_id)}/{name}")
+
+
+def forget(files: Files, trial_id: str, epoch: int) -> None:
+    """Delete one checkpoint, if it is there."""
+    name = _below(name_of(trial_id, epoch))
+    files.delete(_commit_of(name))
+    files.delete(name)
 
 
 def _directory(trial_id: str) -> str:

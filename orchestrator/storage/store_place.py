@@ -30,6 +30,20 @@ def below(place: str, name: str) -> str:
     return found._replace(path=f"{found.path.rstrip('/')}/{name}").geturl()
 
 
+def below_any(place: str, name: str) -> str:
+    """The path or URI of what lies in a place."""
+    return below(place, name) if is_uri(place) else str(Path(place) / name)
+
+
+def apart(place: str) -> tuple[str, str]:
+    """The path or URI of the directory in which a place lies, and its name there."""
+    if not is_uri(place):
+        return str(Path(place).parent), Path(place).name
+    found = urlsplit(place)
+    above, _, name = found.path.rstrip("/").rpartition("/")
+    return found._replace(path=above).geturl(), name
+
+
 def refuse_bad_uri(place: str) -> None:
     """Raises UserError, which does not repeat a secret, for what is no URI of a store."""
     if wrong := what_is_wrong(place):
