@@ -17,7 +17,7 @@ from plugin_modules import plugins_forgotten
 
 import orchestrator
 from attacks import ATTACKS
-from defenses import DEFENSES, NETWORKS
+from defenses import NETWORKS
 from orchestrator.build import make, normalised
 from orchestrator.cascade import stages
 from orchestrator.cli import main
@@ -32,6 +32,7 @@ from orchestrator.plugins.luggage import Luggage, luggage
 from orchestrator.plugins.record import changed_since
 from orchestrator.spec import load_spec
 from orchestrator.storage.files import open_files
+from orchestrator.tables import all_tables
 
 NETWORK = """
 from dataclasses import dataclass
@@ -59,6 +60,18 @@ from dataclasses import dataclass
 class Still:
     def __call__(self, model, x, y, threat, draws):
         return x.clone()
+"""
+INPUT = """
+from dataclasses import dataclass
+from torch import nn
+from attacks.surface import Surface
+
+@dataclass(frozen=True)
+class Dim:
+    def __call__(self, channels, size):
+        return nn.Threshold(0.5, 0.5)
+    def surface(self):
+        return Surface()
 """
 DATASET = """
 from dataclasses import dataclass
@@ -111,11 +124,12 @@ def test_a_module_and_a_file_are_named_alike(write: Write, tmp_path: Path, named
     write("one.py", ALL)
     (plugin,) = admit([named.format(folder=tmp_path)])
     assert plugin.module == "one"
-    assert {name for table in (ATTACKS, DEFENSES, NETWORKS, DATASETS) for name in table if ":" in name} == {
+    defenses = all_tables().defenses
+    assert {name for table in (ATTACKS, defenses, NETWORKS, DATASETS) for name in table if ":" in name} == {
         *("one:Line", "one:Plain", "one:Still", "one:Stripes"),
     }
     assert make(NETWORKS, {"name": "one:Line", "scale": 2}).scale == 2.0
-    assert DEFENSES["one:Plain"].name == "one:Plain"  # not that of the class it is derived from
+    assert defenses["one:Plain"].name == "one:Plain"  # not that of the class it is derived from
     assert [stage.name for stage in stages("one:Still")] == ["one:Still"]
 
 
@@ -125,6 +139,16 @@ def test_a_file_in_a_package_is_named_from_the_package(write: Write) -> None:
     write("lib/pack/beside.py", "")
     assert admit(["lib/pack/part.py"])[0].module == "pack.part"
     assert "pack.part:Line" in NETWORKS
+
+
+def test_a_transform_in_front_of_the_network_may_be_a_plugin_too(write: Write) -> None:
+    write("own.py", INPUT)
+    blocks = spec_of(input=[{"name": "own:Dim"}])
+    with pytest.raises(UserError, match="add --plugin own"):
+        load_spec(blocks)
+    admit(["own"])
+    load_spec(blocks)
+    assert all_tables().inputs["own:Dim"].name == "own:Dim"
 
 
 def test_a_class_is_on_record_under_the_place_where_it_is_defined(write: Write) -> None:
