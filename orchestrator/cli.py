@@ -159,10 +159,13 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(metavar="D", help="For a model: a name or a YAML mapping.")] = None,
     threat: Annotated[str | None, typer.Option(metavar="T", help="For a model: NORM:EPS, such as linf:8/255.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    plugins: Plugins = None,
 ) -> None:
     """Attack stored checkpoints of a run again, or any checkpoint. The same call again measures what is missing."""
     from orchestrator.evaluate_call import Call
+    from orchestrator.plugins.admission import admit
 
+    admit(plugins or [])
     call = Call(
         what, attack or [], trial or [], split, eps or [], name, examples, seed, network, dataset, threat,
     )  # fmt: skip
@@ -232,7 +235,12 @@ def list_(
     from orchestrator.plugins.admission import admit
     from orchestrator.plugins.installed import modules
 
-    admit([*modules(), *(plugins or [])])
+    admit(plugins or [])
+    for module in modules():
+        try:
+            admit([module])
+        except UserError as error:  # somebody else's, which nobody asked for
+            _complain(str(error))
     _console().print(listing(table, name))
 
 

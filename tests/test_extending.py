@@ -49,7 +49,7 @@ def test_the_page_adds_one_of_each_and_says_every_command() -> None:
         "two_moons.yaml",
     }
     assert [line.split()[2] for line in COMMANDS if line.startswith("$")] == [
-        *("list", "check", "check", "run", "leaderboard"),
+        *("list", "check", "check", "run", "leaderboard", "evaluate"),
     ]
 
 
@@ -72,6 +72,8 @@ def test_the_commands_of_the_page_do_what_it_says(
     assert set(trials["stage"]) == {"search", "finalist"}
     assert set(trials["defense"]) == {"mine.label_smoothing:LabelSmoothing"}
     assert set(trials["network"]) == {"mine.mixer:Mixer"}
+    attacks = pd.read_parquet(folder / "results/two_moons/attacks")
+    assert set(attacks.loc[attacks["evaluation"] == "again", "attack"]) == {"mine.random_step:RandomStep"}
     found: dict[str, object] = {}
     exec(SCRIPT, found)
     assert found["model"].surface.losses  # type: ignore[attr-defined]

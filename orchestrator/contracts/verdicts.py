@@ -82,10 +82,10 @@ def _of_module(plugin: Plugin) -> Iterator[Verdict]:
     for name, cls in vars(module).items():
         is_own = isinstance(cls, type) and cls.__module__ == module.__name__ and not name.startswith("_")
         if is_own and is_frozen(cls) and recognised(cls) is None:
-            evidence = "it is none of attack, defense, network and dataset: left alone"
+            evidence = "it is none of attack, defense, network, input and dataset: left alone"
             yield Verdict(canonical(cls), "class", "is of a kind", NOTE, evidence)
     if not found:
-        evidence = "it has no class with the methods of an attack, a defense, a network or a dataset"
+        evidence = "it has no class with the methods of an attack, a defense, a network, an input or a dataset"
         yield Verdict(plugin.module, "module", "offers something", BROKEN, evidence)
 
 

@@ -72,11 +72,11 @@ def canonical(cls: type) -> str:
 
 def _admitted(module: ModuleType) -> Plugin:
     name = module.__name__
-    before, now = _ADMITTED.get(name), _hash_of_file(module)
-    if before is not None and before.file_hash != now:
-        raise UserError(f"plugin {name}: its file has changed since this process imported it; start Python anew")
+    before, now = _ADMITTED.get(name), module_source(name)
+    if before is not None and before.source != now:
+        raise UserError(f"plugin {name}: its source has changed since this process imported it; start Python anew")
     if before is None:
-        _ADMITTED[name] = Plugin(name, now, module_source(name), not is_library(name))
+        _ADMITTED[name] = Plugin(name, _hash_of_file(module), now, not is_library(name))
         _put_into_tables(module)
     return _ADMITTED[name]
 

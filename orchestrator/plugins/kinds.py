@@ -1,4 +1,4 @@
-"""What a class must offer to be an attack, a defense, a network or a dataset: how it is told, and what it lacks."""
+"""What a class must offer to be an attack, a defense, a network, an input or a dataset, and what it lacks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ KINDS: tuple[Kind, ...] = (
         {"uses_threat": True, "neutral": None, "ready_epoch": 0},
     ),
     Kind("network", "networks", {"__call__": ("channels", "size", "classes")}),
+    Kind("input", "inputs", {"__call__": ("channels", "size"), "surface": ()}),
     Kind("dataset", "datasets", {"__call__": ("root", "split")}, {"default_root": None}, DATASET_KEYS),
 )
 """A table that is not here takes plugins too: of a class for it nothing is asked but that it is a frozen dataclass."""
