@@ -30,7 +30,10 @@ class TableFootprint:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Tables by name, doubts among the events not counted; checkpoint files and bytes from, to: one or two epochs of each trial are kept."""
+    """Tables by name, doubts among the events not counted; checkpoint files and bytes from, to.
+
+    One or two epochs of each trial are kept.
+    """
 
     tables: dict[str, TableFootprint]
     checkpoint_files: tuple[int, int]

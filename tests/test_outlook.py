@@ -99,7 +99,7 @@ def test_an_evaluation_that_the_data_will_refuse_is_said_before() -> None:
 
 
 def test_a_run_leaves_what_was_said(tmp_path: Path) -> None:
-    """Nothing is stopped early here, so all is known beforehand: rows, files at most, and bytes of checkpoints about."""
+    """Nothing is stopped early here, so all is known beforehand: rows, files at most, bytes about."""
     given = {**SYNTHETIC, "scheduler": {"name": "none"}, "search": {"trials": 2, "sampler": "random"}}
     run = Inline(tmp_path / "s", given).run()
     said = footprint(outlook(run.sweep.spec)).tables
