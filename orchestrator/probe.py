@@ -30,6 +30,7 @@ from orchestrator.parameter_count import parameter_count
 from orchestrator.passes import counted
 from orchestrator.space import Configuration
 from orchestrator.splits import load_training
+from orchestrator.wording import shown
 
 SYNTHETIC = 2000  # images that stand for data which are not there
 _HARMLESS = 1e-3  # of eps, at which nothing is fooled and every restart runs
@@ -140,13 +141,15 @@ def _generated(known: Known, error: UserError) -> Images:
 def _cell(found: Outlook, cell: CellOutlook, images: Images, device: str, seconds: float) -> CellProbe:
     chosen = list(_chosen(cell, (images.images.shape[1], images.images.shape[2], images.classes)))
     evaluations = [e for e in found.evaluations if e.name != "test" or found.spec.evaluation.test.finalists]
-    examples = {e.name: e.examples or cell.known.test or _UNSAID for e in evaluations}
-    cases = [
-        _case(
-            configuration, count, share, cell.cell.threat, images, evaluations, examples, device, seconds / len(chosen)
-        )
-        for configuration, count, share in chosen
-    ]
+    examples = {e.name: e.examples or (cell.known.test if e.name == "test" else None) or _UNSAID for e in evaluations}
+    each, cases = seconds / len(chosen), []
+    for configuration, count, share in chosen:
+        try:
+            timed = _case(configuration, count, share, cell.cell.threat, images, evaluations, examples, device, each)
+        except (ValueError, RuntimeError) as error:
+            what = f"{cell.cell.name}: {configuration.defense['name']} on {shown(configuration.network)}"
+            raise UserError(f"--probe: {what} cannot be trained and attacked: {error}") from error
+        cases.append(timed)
     return CellProbe(cell.cell.name, images.train, examples, images.load, cases, images.remark)
 
 

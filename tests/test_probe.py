@@ -164,6 +164,15 @@ def test_without_data_of_a_known_shape_nothing_is_timed() -> None:
         probe(found, 0.2)
 
 
+def test_what_cannot_be_trained_is_named() -> None:
+    defense = {"name": "learn2perturb", "sigma": {"nowhere": 0.1, "rest": 0.2}}
+    found = planned(matrix={"defense": [defense]})
+    with pytest.raises(
+        UserError, match=r"--probe: defense=learn2perturb: learn2perturb on .* got nowhere where there are"
+    ):
+        probe(found, 0.2)
+
+
 def test_the_command_prints_costs_and_hours_and_has_them_as_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
