@@ -26,7 +26,7 @@ def _counted(block: str, shape: tuple[int, int, int]) -> int | None:
             model = make(NETWORKS, json.loads(block))(*shape)
     except (RuntimeError, ValueError, TypeError, ImportError):
         return None
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(int(parameter.numel()) for parameter in model.parameters())
 
 
 class _Undrawn(TorchFunctionMode):

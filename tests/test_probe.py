@@ -22,8 +22,9 @@ from orchestrator.errors import UserError
 from orchestrator.fates import Estimate
 from orchestrator.forecast import ATTACKED, forecast
 from orchestrator.outlook import Outlook, outlook
-from orchestrator.probe import Case, CellProbe, Clock, _attack, probe
+from orchestrator.probe import Case, CellProbe, probe
 from orchestrator.spec import load_spec
+from orchestrator.timing import Clock, attack_seconds
 
 LINF = Threat("linf", 0.1)
 CPU = Bundle(1.0, 0.0)
@@ -115,7 +116,7 @@ def test_an_attack_that_takes_too_long_is_cut_off_and_told_by_its_passes() -> No
     """600 calls of 5 ms on 4 images are 0.75 s an image; 0.1 s are spent on it."""
     model, some = Slow(0.005), (torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64))
     stage, block = stage_of({"name": "pgd", "steps": 599})
-    found = _attack(stage, block, model, some, LINF, Clock("cpu"), 0.1)
+    found = attack_seconds(stage, block, model, some, LINF, Clock("cpu"), 0.1)
     assert model.calls < 100
     assert found > 600 * 0.005 / 4
     assert not model._forward_pre_hooks
@@ -124,7 +125,7 @@ def test_an_attack_that_takes_too_long_is_cut_off_and_told_by_its_passes() -> No
 def test_a_short_attack_is_timed_whole() -> None:
     model, some = Slow(0.001), (torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64))
     stage, block = stage_of({"name": "pgd", "steps": 3, "restarts": 2})
-    assert _attack(stage, block, model, some, LINF, Clock("cpu"), 60.0) > 8 * 0.001 / 2
+    assert attack_seconds(stage, block, model, some, LINF, Clock("cpu"), 60.0) > 8 * 0.001 / 2
     assert model.calls == 8
 
 
