@@ -46,7 +46,8 @@ def check(
     found = outlook(load_spec(spec, overrides or []))
     if not as_json:
         _console().print(render(found))
-    timed, costs = None, {}
+    timed: object = None
+    costs: dict[str, object] = {}
     if probe:
         from orchestrator.probe_view import probed
 

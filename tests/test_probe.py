@@ -131,7 +131,7 @@ def test_a_short_attack_is_timed_whole() -> None:
 
 @pytest.mark.parametrize("name", sorted(DEFENSES))
 def test_every_defense_can_be_timed(name: str) -> None:
-    found = planned(matrix={"defense": [{"name": name}]}, network={"name": "lenet"}, dataset={"name": "synthetic"})
+    found = planned(matrix={"defense": [{"name": name}]}, dataset={"name": "synthetic"})
     before = torch.get_num_threads(), torch.random.get_rng_state()
     (cell,) = probe(found, 0.2)
     (case,) = cell.cases
