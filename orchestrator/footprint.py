@@ -13,7 +13,7 @@ ROWS_PACKED = 2_000_000  # of one part after `robustsweep compact`
 # rows of examples, two cells). Of `examples`, whose parts are large, what a row adds and the rest.
 _PART = {"asks": 8400, "trials": 13800, "epochs": 2900, "attacks": 7300, "examples": 4500, "events": 2800}
 _ROW = {"asks": 840, "trials": 1350, "epochs": 73, "attacks": 120, "examples": 6.4, "events": 135}
-_JSON = 6_000  # bytes beside the tensors of a checkpoint
+_JSON = 1_900, 6_000  # bytes beside the tensors of a checkpoint, at a first rung and at a later one
 _FLOAT = 4
 
 
@@ -30,7 +30,10 @@ class TableFootprint:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Tables by name; checkpoint files and bytes from, to: one or two epochs of each trial are kept."""
+    """Tables by name, doubts among the events not counted; checkpoint files and bytes from, to.
+
+    One or two epochs of each trial are kept.
+    """
 
     tables: dict[str, TableFootprint]
     checkpoint_files: tuple[int, int]
@@ -93,8 +96,8 @@ def _checkpoints(found: Outlook) -> tuple[int, int] | None:
             return None
         trials = cell.trials + cell.finalists * found.spec.evaluation.test.seeds
         copies = [_copies(configuration.training) for configuration in cell.configurations]
-        low += trials * (_FLOAT * cell.parameters[0] * min(copies) + _JSON)
-        high += 2 * trials * (_FLOAT * cell.parameters[1] * max(copies) + _JSON)
+        low += trials * (_FLOAT * cell.parameters[0] * min(copies) + _JSON[0])
+        high += 2 * trials * (_FLOAT * cell.parameters[1] * max(copies) + _JSON[1])
     return low, high
 
 

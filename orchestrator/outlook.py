@@ -94,7 +94,7 @@ def outlook(spec: Spec) -> Outlook:
     cells = spec.cells()
     draws = max(4, min(DRAWN, _MOST_DRAWN // len(cells)))
     seen: dict[str, Fates] = {}
-    found = [_cell(spec, cell, drawn(cell.space, draws), seen) for cell in cells]
+    found = [_cell(spec, cell, drawn(cell.space, draws) or list(cell.space.tried())[:1], seen) for cell in cells]
     known = [cell.known for cell in found]
     names = ("rung", "final", "test", *spec.evaluation.named)
     return Outlook(spec, found, [_evaluation(spec, name, known) for name in names])

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from attacks import Draws, Threat
-from defenses import Data
 from defenses.inputs.front import known
-from defenses.state import State
-from orchestrator.attack_passes import MOST_CALLS, most_passes
-from orchestrator.cascade import Stage, stages
+from orchestrator.cascade import stages
 from orchestrator.cells import Cell
 from orchestrator.errors import UserError
-from orchestrator.eval_mode import in_eval_mode
-from orchestrator.evaluation import evaluate_robustness
 from orchestrator.known_sizes import Known
 from orchestrator.machine import allocation_here
 from orchestrator.outlook import CellOutlook, EvaluationOutlook, Outlook
 from orchestrator.parameter_count import parameter_count
-from orchestrator.passes import counted
 from orchestrator.plan import Plan
 from orchestrator.pretrained import is_pretrained
 from orchestrator.space import Configuration
 from orchestrator.splits import load_training
+from orchestrator.timing import Clock, Images, attack_seconds, batch_of, scoring_seconds, train
+from orchestrator.wording import shown
 
 SYNTHETIC = 2000  # images that stand for data which are not there
-_HARMLESS = 1e-3  # of eps, at which nothing is fooled and every restart runs
 _BATCH = 256  # as evaluations have it
 _UNSAID = 500  # examples of an evaluation where the data decide
-_LONG = 10_000  # epochs of a training that is only timed
-_SLOW = 1e-3  # a rate at which no training that is only timed diverges
-_LEAST = 3  # passes of an attack, whatever they take
-_FEW = 2  # batches of an epoch that warms up
 
 
 @dataclass(frozen=True)
@@ -71,18 +57,6 @@ class CellProbe:
     examples: Mapping[str, int]
     load: float
     cases: Sequence[Case]
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images uint8 [N, C, H, W] and labels for timing, and how many training images an epoch will have."""
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-    train: int
-    load: float
     remark: str = ""
 
 
@@ -143,13 +117,15 @@ def _generated(known: Known, error: UserError) -> Images:
 def _cell(found: Outlook, cell: CellOutlook, images: Images, device: str, seconds: float) -> CellProbe:
     chosen = list(_chosen(cell, (images.images.shape[1], images.images.shape[2], images.classes)))
     evaluations = [e for e in found.evaluations if e.name != "test" or found.spec.evaluation.test.finalists]
-    examples = {e.name: e.examples or cell.known.test or _UNSAID for e in evaluations}
-    cases = [
-        _case(
-            configuration, count, share, cell.cell, images, evaluations, examples, device, seconds / len(chosen)
-        )
-        for configuration, count, share in chosen
-    ]
+    examples = {e.name: e.examples or (cell.known.test if e.split == "test" else None) or _UNSAID for e in evaluations}
+    each, cases = seconds / len(chosen), []
+    for configuration, count, share in chosen:
+        try:
+            timed = _case(configuration, count, share, cell.cell, images, evaluations, examples, device, each)
+        except (ValueError, RuntimeError) as error:
+            what = f"{cell.cell.name}: {configuration.defense['name']} on {shown(configuration.network)}"
+            raise UserError(f"--probe: {what} cannot be trained and attacked: {error}") from error
+        cases.append(timed)
     return CellProbe(cell.cell.name, images.train, examples, images.load, cases, images.remark)
 
 
@@ -174,7 +150,7 @@ def _case(
         configuration = replace(configuration, defense={"name": "standard"})
     plan = Plan.of(cell, configuration, "", 0, 0)
     defense, threat = plan.make_defense(), plan.make_threat()
-    per_batch, state = _training(plan, images, clock, (0.4 if is_trained else 0.1) * seconds)
+    per_batch, state = train(plan, images, clock, (0.4 if is_trained else 0.1) * seconds)
     per_batch *= is_trained
     batches = -(-images.train // configuration.training["batch_size"])
     model = defense.deployed(state).to(device)
@@ -183,8 +159,8 @@ def _case(
     each = 0.5 * seconds / len(distinct)
     costs = {}
     for key, (block, name) in distinct.items():
-        some = _some(model, images, min(_BATCH, examples[name]), device)
-        costs[key] = _attack(stages(block)[0], block, model, some, threat, clock, each)
+        some = batch_of(model, images, min(_BATCH, examples[name]), device)
+        costs[key] = attack_seconds(stages(block)[0], block, model, some, threat, clock, each)
     return Case(
         configuration.network["name"],
         configuration.defense["name"],
@@ -193,115 +169,5 @@ def _case(
         per_batch * batches,
         images.train / (per_batch * batches) if per_batch else float("nan"),
         {e.name: [costs[repr(block)] for block, _ in e.attacks] for e in evaluations},
-        _scoring(model, some, threat, surface, clock),
+        scoring_seconds(model, some, threat, surface, clock),
     )
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Seconds that work takes on a device, which may go on after a call has returned."""
-
-    device: str
-
-    def time(self, work: Callable[[], Any]) -> float:
-        self._wait()
-        began = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - began
-
-    def _wait(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
-
-
-def _training(
-    plan: Plan, images: Images, clock: Clock, seconds: float
-) -> tuple[float, State]:
-    """Seconds of a batch by the defense's own `fit`, and the state reached: past the epochs before it is ready."""
-    defense, network, training = plan.make_defense(), plan.make_network(), plan.make_training()
-    training = replace(training, epochs=_LONG, lr=min(training.lr, _SLOW))
-    last: list[State] = []
-
-    def fit(batches: int, state: State | None) -> Iterator[float]:
-        rows = slice(0, min(len(images.labels), batches * training.batch_size))
-        labels = images.labels[rows].to(clock.device)
-        data = Data(images.images[rows].to(clock.device), labels, images.classes)
-        draws = Draws(0, torch.arange(len(labels))).fork("training")
-        epochs = defense.fit(network, data, training, draws, state)
-        while True:
-            took = clock.time(lambda: last.__setitem__(slice(None), [next(epochs).state]))
-            yield took / -(-len(labels) // training.batch_size)
-
-    deadline = time.perf_counter() + seconds
-    warming = fit(_FEW, None)
-    per_batch = next(warming)
-    for _ in range(defense.ready_epoch + 1):
-        per_batch = next(warming)
-        if time.perf_counter() > deadline:
-            break
-    left = deadline - time.perf_counter()
-    measured = fit(max(_FEW, min(len(images.labels), int(left / per_batch / 3))), last[-1])
-    found = [next(measured)]
-    while time.perf_counter() < deadline:
-        found.append(next(measured))
-    return statistics.median(found), last[-1]
-
-
-def _some(model: nn.Module, images: Images, count: int, device: str) -> tuple[Tensor, Tensor]:
-    """A batch, and what the model says of it: labels of which none is an error to begin with."""
-    x = images.images[:count].float().div(255).to(device)
-    with in_eval_mode(model), torch.no_grad():
-        return x, model(x).argmax(1)
-
-
-def _attack(
-    stage: Stage, block: Mapping[str, Any], model: nn.Module, some: tuple[Tensor, Tensor], threat: Threat, clock: Clock,
-    seconds: float,
-) -> float:  # fmt: skip
-    """Seconds for one image that survives.
-
-    The attack is called on a batch, with an eps at which nothing is fooled, so that it goes through all it may try.
-    Where the time is over first, what is left goes by the number of passes.
-    """
-    harmless, (x, y) = Threat(threat.norm, threat.eps * _HARMLESS), some
-    draws = Draws(0, torch.arange(len(x), device=x.device))
-    limit = time.perf_counter() + seconds
-
-    def stop(*_: Any) -> None:
-        if passes.forward >= _LEAST * len(x) and time.perf_counter() > limit:
-            raise _Enough
-
-    def call() -> None:
-        with contextlib.suppress(_Enough):
-            stage.attack(model, x, y, harmless, draws)
-
-    with in_eval_mode(model), torch.random.fork_rng(devices=[]), counted(model) as passes:
-        handle = model.register_forward_pre_hook(stop)
-        try:
-            took = clock.time(call)
-        finally:
-            handle.remove()
-    if time.perf_counter() <= limit or not passes.forward:
-        return took / len(x)
-    whole = most_passes(block, threat) or (MOST_CALLS, MOST_CALLS)  # at least: nobody has counted further
-    return took / passes.forward * max(whole[0], passes.forward / len(x))
-
-
-class _Enough(Exception):
-    """The time for an attack is over."""
-
-
-def _scoring(model: nn.Module, some: tuple[Tensor, Tensor], threat: Threat, surface: Any, clock: Clock) -> float:
-    """Seconds for one image at one eps and attack: an evaluation under an attack that does nothing."""
-    x, y = (part.cpu() for part in some)
-
-    def evaluate() -> None:
-        evaluate_robustness(model, x, y, threat=threat, attacks=[_unmoved], surface=surface, eps=[threat.eps / 2])
-
-    evaluate()
-    return min(clock.time(evaluate) for _ in range(2)) / len(x) / 2
-
-
-def _unmoved(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
-    return x

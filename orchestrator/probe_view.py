@@ -46,7 +46,10 @@ def _costs(timed: Sequence[CellProbe], device: str) -> Table:
 
 
 def _remarks(timed: Sequence[CellProbe]) -> Group:
-    return Group(*(Text(f"{cell.cell}: {cell.remark}", style="yellow") for cell in timed if cell.remark))
+    loads = {f"{cell.load:.2g} s" for cell in timed if cell.load}
+    lines = [f"data: loaded in {', '.join(sorted(loads))}"] if loads else []
+    lines += [f"{cell.cell}: {cell.remark}" for cell in timed if cell.remark]
+    return Group(*map(Text, lines))
 
 
 def _stages(stages: Sequence[Stage]) -> Table:

@@ -144,9 +144,11 @@ def on_the_steps(hole: Numeric) -> list[Scalar]:
 
 
 def check_initial(spec: Spec, written: dict[str, Any], tables: Tables) -> None:
-    """What was drawn once, given as the setting to begin with, is that of the first cell, value for value."""
+    """What was drawn once, given as the setting to begin with, is that of the cell, value for value."""
     made = spec.cells()[0].space.configure(drawing(random.Random(0)))
-    if not made.params:
+    if (
+        not made.params or len(spec.cells()) > 1
+    ):  # an entry goes to all cells that have its holes, whatever their ranges
         return
     entry = {path: value for path, value in made.params.items() if value is not None}
     search = {**written["search"], "sampler": spec.search.sampler, "initial": [entry]}
