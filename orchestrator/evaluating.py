@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from orchestrator.chosen_trials import chosen
 from orchestrator.errors import UserError
 from orchestrator.judging import Evaluator
 from orchestrator.measurement import Assignment, Measurement
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from orchestrator.storage.files import Files
 
 STAGE_SPLIT = {"search": "validation", "finalist": "test"}
-MOST_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def evaluate_run(
         store = Store(files, spec.param_columns())
         protocols = _protocols(files, spec)
         everyone = read_records(store)[0]
-        records = _chosen(everyone, what.trials, files.root)
+        records = chosen(everyone, what.trials, files.root)
         protocols.with_one(what.name, what.protocol)
         for norm in {record.plan.threat["norm"] for record in records}:
             refuse_levels(norm, what.protocol["eps"])
@@ -184,30 +184,6 @@ def _protocols(files: Files, spec: Spec) -> Protocols:
 
 def _split_of(record: Record, what: Wanted) -> str:
     return str(what.protocol["split"] or STAGE_SPLIT[record.plan.stage])
-
-
-def _chosen(records: dict[str, Record], wanted: Sequence[str], root: str) -> list[Record]:
-    """The trials of these ids, or beginnings of ids, which must have a model; none given: all that were completed."""
-    able = {key: record for key, record in records.items() if record.ended and record.ended["status"] == "completed"}
-    if not able:
-        raise UserError(f"{root}: no trial has been completed yet: there is no model to attack")
-    chosen: dict[str, Record] = {}
-    for given in wanted:
-        fitting = [key for key in able if key.startswith(given)] if given else []
-        if len(fitting) != 1:
-            raise UserError(f"--trial {given}: {_why_not(given, fitting, records, able)}")
-        chosen[fitting[0]] = able[fitting[0]]
-    return list((chosen or able).values())
-
-
-def _why_not(given: str, fitting: list[str], records: dict[str, Record], able: dict[str, Record]) -> str:
-    if fitting:
-        return f"is the beginning of {len(fitting)} trials: {', '.join(fitting[:MOST_SHOWN])}; give more of the id"
-    others = [record for key, record in records.items() if given and key.startswith(given)]
-    if others:
-        status = others[0].ended["status"] if others[0].ended else "not finished"
-        return f"trial {others[0].plan.trial_id} is {status}; only completed ones have a model that is kept"
-    return f"no completed trial has an id that begins so; there are {', '.join(list(able)[:MOST_SHOWN])}"
 
 
 def _say_of_test(records: Sequence[Record], split: str | None, say: Callable[[str], None]) -> None:

@@ -41,7 +41,9 @@ class Protocols:
         except FileNotFoundError:
             return cls()
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{files.root}/{FILE}: is damaged: {error!r}") from None
+            raise UserError(
+                f"{files.root}/{FILE}: is damaged ({error!r}); `robustsweep doctor RUN --repair` sets it aside"
+            ) from None
 
     def name(self, evaluation: str) -> str:
         """What an evaluation of the spec is called in the tables."""

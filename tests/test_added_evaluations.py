@@ -154,6 +154,23 @@ def test_the_leaderboard_has_columns_for_evaluations_beside_and_ranks_by_none(ro
     assert "weak_test" in shown.get()
 
 
+def test_protocols_that_are_lost_are_measured_again_under_new_names(root: Path) -> None:
+    final = {"examples": 30, "attacks": ["noise"]}
+    Inline(root, with_evaluations(final=final)).run()
+    (root / "evaluations.json").unlink()
+    run = Inline(root, with_evaluations(final=final))
+    assert {assignment.measurement.evaluation for assignment in run.sweep.unevaluated("search")} == {"final.3"}
+    assert run.run().sweep.is_searched
+    assert_rows_are_what_the_tables_say(run)
+
+
+def test_a_run_without_protocols_on_record_has_those_of_its_spec(root: Path) -> None:
+    (root / "evaluations.json").unlink()
+    assert Inline(root, SPEC).sweep.is_searched
+    run = Inline(root, with_evaluations(final={"examples": 30, "attacks": ["noise"]}))
+    assert run.sweep.evaluations.name("final") == "final.2"
+
+
 class Failing(Evaluator):
     """Measures everything but what is called `paper`."""
 
