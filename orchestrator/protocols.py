@@ -51,8 +51,11 @@ class Protocols:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """The evaluations whose figures may stand in a trial's row, the best first."""
-        return tuple(map(self.name, SELECTING))
+        """The evaluations whose figures may stand in a trial's row, the best first: a changed one when it is measured,
+        until then the one that was there."""
+        current = tuple(map(self.name, SELECTING))
+        older = (name for base in SELECTING for name in self.known if base_of(name) == base)
+        return (*current, *(name for name in older if name not in current))
 
     def with_spec(self, evaluation: Mapping[str, Any]) -> Protocols:
         """The same with the evaluations of a spec as the current ones: a changed one gets a name of its own."""

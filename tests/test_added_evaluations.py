@@ -95,6 +95,9 @@ def test_a_changed_final_is_measured_beside_the_old_one_and_never_mixed_with_it(
     assert len(waiting) == (old["evaluation"] == "final").sum() > 1
     assert not run.sweep.is_searched
     assert run.sweep.best("defense=standard", 3) == []
+    assert_rows_are_what_the_tables_say(run)
+    rows = run.store.read("trials")
+    pd.testing.assert_frame_equal(keyed(rows, *FIGURES, "evaluation"), keyed(old, *FIGURES, "evaluation"))
     run._evaluate(waiting[0])  # and then the driver dies
     run.sweep.ledger.flush()
     board = load(root).leaderboard()
