@@ -57,7 +57,9 @@ def _evaluations(spec: Spec) -> list[str]:
         count = "auto" if block.examples is None else str(block.examples)
         attacks = ", ".join(_attack(attack) for attack in block.attacks)
         whose = "" if name not in named else f"; of {named[name].of}, nothing is chosen by it"
-        whose += ", by who does not know the defense" if name in named and named[name].surface == "none" else ""
+        whose += (
+            ", by an attacker who does not know the defense" if name in named and named[name].surface == "none" else ""
+        )
         found.append(f"{name}: {count} examples of the {split} split, {attacks}{whose}")
     return found
 

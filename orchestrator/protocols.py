@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +121,11 @@ def default_name(measured: Protocol) -> str:
     """A name made from what is measured."""
     digest = hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
     return f"evaluate-{digest[:8]}"
+
+
+def is_default_name(name: str) -> bool:
+    """Whether a name, or the beginning of a column's, is one that `default_name` makes."""
+    return re.match(r"evaluate-[0-9a-f]{8}(_|$)", name) is not None
 
 
 def base_of(name: str) -> str:

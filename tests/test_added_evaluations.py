@@ -155,6 +155,11 @@ def test_the_leaderboard_has_columns_for_evaluations_beside_and_ranks_by_none(ro
         console.print(render(run))
     assert "paper" in shown.get()
     assert "weak_test" in shown.get()
+    unnamed = run.evaluate("fgsm", examples=8)["evaluation"].iloc[0]
+    assert f"{unnamed}_test_robust_accuracy" in run.leaderboard()
+    with console.capture() as shown:
+        console.print(render(run))
+    assert f"in leaderboard(): {unnamed}_test, {unnamed}_validation" in shown.get()
 
 
 def test_protocols_that_are_lost_are_measured_again_under_new_names(root: Path) -> None:
