@@ -157,7 +157,8 @@ class Run:
         instead of each trial's. What is on record under this `name` (by default one made from the call) is not measured
         again. Raises UserError where the call is wrong, the name is taken by another one, or a sweep is running.
         """
-        from orchestrator.evaluating import evaluate_run, wanted
+        from orchestrator.evaluating import evaluate_run
+        from orchestrator.wanted import wanted
 
         call = wanted(attacks, trials, split, eps, examples, seed, name)
         return evaluate_run(self.store.files, call, say)
