@@ -16,7 +16,7 @@ from orchestrator.errors import UserError
 from orchestrator.goals import Goals
 from orchestrator.leaderboard import leaderboard, pareto
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, ENDED, counts_for_selection
-from orchestrator.protocols import SELECTING, Protocols
+from orchestrator.protocols import SELECTING, Protocols, base_of
 from orchestrator.rundir import text_of
 from orchestrator.storage.store import Store
 from orchestrator.trials_view import FIGURES, figures
@@ -88,7 +88,8 @@ class Run:
     def leaderboard(self) -> pd.DataFrame:
         """One row per configuration, best first: `orchestrator.leaderboard` says how they are ranked."""
         trials = self.trials()
-        attacks = self.store.read("attacks", COLUMNS)
+        has_beside = any(base_of(name) not in SELECTING for name in Protocols.of(self.store.files).known)
+        attacks = self.store.read("attacks", COLUMNS) if has_beside else None
         now = self._of_now(self._on_validation(trials))
         return leaderboard(now, self._degenerate(trials), self.goals(), attacks)
 
@@ -179,7 +180,8 @@ class Run:
         instead of each trial's. What is on record under this `name` (by default one made from the call) is not measured
         again. Raises UserError where the call is wrong, the name is taken by another one, or a sweep is running.
         """
-        from orchestrator.evaluating import evaluate_run, wanted
+        from orchestrator.evaluating import evaluate_run
+        from orchestrator.wanted import wanted
 
         call = wanted(attacks, trials, split, eps, examples, seed, name)
         return evaluate_run(self.store.files, call, say)

@@ -13,12 +13,13 @@ from defenses import NETWORKS
 from orchestrator.build import make
 from orchestrator.cells import AXES
 from orchestrator.errors import SpecError, UserError
-from orchestrator.evaluating import attack_blocks, best_device
+from orchestrator.evaluating import best_device
 from orchestrator.evaluation import Robustness, evaluate_robustness
 from orchestrator.radii import read_threat, refuse_levels
 from orchestrator.spec import load_spec
 from orchestrator.spec_models import SPLITS
 from orchestrator.splits import load_test, load_training
+from orchestrator.wanted import attack_blocks
 from orchestrator.weights import put_into, read_file, tensors_in
 from orchestrator.wording import one_of, shown
 

@@ -32,13 +32,16 @@ def check_data(spec: Spec, splits: Mapping[str, tuple[Split, Split]]) -> list[st
     """
     problems: dict[str, None] = {}
     remarks: dict[str, None] = {}
+    beside: list[tuple[Cell, int]] = []
     for cell in spec.cells():
         train, validation = splits[cell.name]
         problems |= dict.fromkeys(_problems(spec, cell, train, validation))
         remarks |= dict.fromkeys(_remarks(cell, train, validation))
         remarks |= dict.fromkeys(_remarks_on_test(spec, cell))
+        beside.append((cell, len(validation.labels)))
     if problems:
         raise SpecError("\n".join(problems))
+    remarks |= dict.fromkeys(remark for cell, size in beside for remark in _remarks_beside(spec, cell, size))
     spaces = {cell.name: cell.space for cell in spec.cells()}
     return [*remarks, *sampler_remarks(spec.search.sampler, spec.search.trials, spaces)]
 
@@ -122,6 +125,19 @@ def _remarks_on_test(spec: Spec, cell: Cell) -> Iterator[str]:
     count = count_test(cell.dataset_block()) if wanted.finalists else None
     if count is not None and wanted.examples is not None and wanted.examples > count:
         yield f"evaluation.test.examples: {wanted.examples}, but the test split has {count}: all of them are used"
+
+
+def _remarks_beside(spec: Spec, cell: Cell, validation: int) -> Iterator[str]:
+    """On evaluations beside `final` and `test` that ask for more examples than there are."""
+    left = validation - evaluation_sizes(spec, validation)[0]
+    for name, block in spec.evaluation.named.items():
+        if block.of == "finalists" and not spec.evaluation.test.finalists:
+            yield f"evaluation.{name}: is of finalists, and evaluation.test.finalists is 0: it measures nothing"
+            continue
+        count = left if block.where == "validation" else count_test(cell.dataset_block())
+        if count is not None and block.examples is not None and block.examples > count:
+            rows = "validation rows that no rung used" if block.where == "validation" else "test examples"
+            yield f"evaluation.{name}.examples: {block.examples}, but there are {count} {rows}: all of them are used"
 
 
 def _distinct(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.errors import UserError
+from orchestrator.protocols import FILE as PROTOCOLS
+from orchestrator.protocols import Protocols
 from orchestrator.provenance import spec_hash
 from orchestrator.rundir import PROVENANCE, REPLACES, SPEC, text_of
 from orchestrator.spec import load_spec
@@ -65,6 +67,10 @@ def set_aside(store: Store, findings: list[Finding]) -> list[Finding]:
 
 
 def _texts(store: Store) -> Iterator[Finding]:
+    try:
+        Protocols.of(store.files)
+    except UserError as error:
+        yield Finding(PROTOCOLS, f"is damaged: {error}; evaluations are measured again under names of their own")
     for name in (SPEC, PROVENANCE):
         try:
             text = text_of(store.files, name)

@@ -2,81 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
+from orchestrator.before_and_now import before_and_now
+from orchestrator.chosen_trials import chosen
 from orchestrator.errors import UserError
 from orchestrator.judging import Evaluator
 from orchestrator.measurement import Assignment, Measurement
-from orchestrator.protocols import Protocol, Protocols, base_of, blocks_of, default_name, protocol
-from orchestrator.radii import read_eps, refuse_levels
+from orchestrator.protocols import Protocols, blocks_of
+from orchestrator.radii import refuse_levels
 from orchestrator.recorder import Recorder
 from orchestrator.records import Record, read_records
 from orchestrator.rundir import SPEC, text_of
 from orchestrator.spec import Spec, evaluation_sizes, load_spec
-from orchestrator.spec_models import EVALUATION_NAME, SPLITS
 from orchestrator.splits import Split, load_test, load_training
 from orchestrator.storage.checkpoints import CheckpointError
 from orchestrator.storage.driver_lock import driving
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.patience import Patient
 from orchestrator.storage.store import Store
-from orchestrator.tables import all_tables
-from orchestrator.trials_view import figures, rows_of
-from orchestrator.wording import dotted, one_of, shown
+from orchestrator.wanted import Wanted
 
 if TYPE_CHECKING:
     from orchestrator.storage.files import Files
-
-STAGE_SPLIT = {"search": "validation", "finalist": "test"}
-MOST_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be measured, of which trials (their ids, or the beginnings of them; none: all that were completed)."""
-
-    protocol: Protocol
-    name: str
-    trials: tuple[str, ...] = ()
-
-
-def wanted(
-    attacks: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
-    trials: Sequence[str] = (),
-    split: str | None = None,
-    eps: Sequence[float | str] = (),
-    examples: int | None = None,
-    seed: int | None = None,
-    name: str | None = None,
-) -> Wanted:
-    """A call, checked as far as it can be without the run. Raises UserError, with the option that is wrong."""
-    blocks = attack_blocks([attacks] if isinstance(attacks, (str, Mapping)) else list(attacks))
-    if split is not None and split not in SPLITS:
-        raise UserError(f"--split: {one_of(SPLITS, split)}")
-    if examples is not None and examples < 1:
-        raise UserError(f"--examples: must be a whole number >= 1, got {examples}")
-    levels = sorted({read_eps(level) for level in eps})
-    measured = protocol(split, examples, blocks, eps=levels, seed=seed)
-    if name is not None and (not EVALUATION_NAME.fullmatch(name) or base_of(name) in ("rung", "final", "test")):
-        rule = "must be letters, digits, '_' and '-', at most 64, no '-' in front, and none of rung, final, test"
-        raise UserError(f"--name: {rule}, got {shown(name)}")
-    return Wanted(measured, name or default_name(measured), tuple(trials))
-
-
-def attack_blocks(attacks: Sequence[Any]) -> list[dict[str, Any]]:
-    """The normalised blocks of attacks given by name or as mappings. Raises UserError."""
-    if not attacks:
-        raise UserError("--attack: at least one is needed, such as strong_pgd or '{name: pgd, steps: 200}'")
-    blocks, problems = all_tables().attack_blocks(attacks, ())
-    if problems:
-        lines = (f"--attack {shown(attacks[int(p.at[0])])}: {_inner(p.at[1:])}{p.text}" for p in problems)
-        raise UserError("\n".join(lines))
-    return blocks
 
 
 def evaluate_run(
@@ -91,10 +44,11 @@ def evaluate_run(
     with driving(files, say) as held:
         text = text_of(files, SPEC)
         spec = load_spec(f"{text}\n", name=f"{files.root}/{SPEC}")
+        what = what.within(spec)
         store = Store(files, spec.param_columns())
         protocols = _protocols(files, spec)
         everyone = read_records(store)[0]
-        records = _chosen(everyone, what.trials, files.root)
+        records = chosen(everyone, what.trials, files.root)
         protocols.with_one(what.name, what.protocol)
         for norm in {record.plan.threat["norm"] for record in records}:
             refuse_levels(norm, what.protocol["eps"])
@@ -105,12 +59,14 @@ def evaluate_run(
         protocols.with_one(what.name, what.protocol).write(store)
         work.recorder.refresh_stale(everyone.values())
         failed: dict[str, str] = {}
-        for place, record in enumerate(records):
-            if what.name not in record.evaluations:
-                say(f"{place + 1}/{len(records)}  {record.plan.trial_id[:8]}  {record.plan.cell}")
-                error = work.measure(record, splits[_split_of(record, what), record.plan.cell])
-                failed |= {record.plan.trial_id: error} if error else {}
-        return _table(store, protocols, records, what, failed)
+        lacking = [record for record in records if what.name not in record.evaluations]
+        if not lacking:
+            say(f"nothing to do: {what.name} of each of these models is on record")
+        for place, record in enumerate(lacking):
+            say(f"{place + 1}/{len(lacking)}  {record.plan.trial_id[:8]}  {record.plan.cell}")
+            error = work.measure(record, splits[what.split(record.plan.stage), record.plan.cell])
+            failed |= {record.plan.trial_id: error} if error else {}
+        return before_and_now(store, records, what, failed)
 
 
 def best_device() -> str:
@@ -138,11 +94,13 @@ class _Work:
         found: dict[tuple[str, str], Split] = {}
         loaded: dict[str, tuple[Split, Split]] = {}
         for record in records:
-            plan, split = record.plan, _split_of(record, self.what)
+            plan, split = record.plan, self.what.split(record.plan.stage)
             if (split, plan.cell) in found:
                 continue
             block = cells.get(plan.cell, plan.dataset)
-            train, validation = loaded.setdefault(repr(block), load_training(block, self.spec.seed))
+            if repr(block) not in loaded:
+                loaded[repr(block)] = load_training(block, self.spec.seed)
+            train, validation = loaded[repr(block)]
             if plan.fingerprint != f"{train.fingerprint}/{validation.fingerprint}":
                 trained = f"that trial {plan.trial_id} was trained on"
                 raise UserError(f"{self.store.root}: the data of {plan.cell} are not those {trained}")
@@ -168,10 +126,13 @@ class _Work:
         return None
 
     def _measurement(self, record: Record, split: Split) -> Measurement:
-        where, given, there = _split_of(record, self.what), self.what.protocol, len(split.labels)
+        where, given, there = self.what.split(record.plan.stage), self.what.protocol, len(split.labels)
         rung, final = self.sizes[record.plan.cell]
-        start, usual = (0, self.spec.evaluation.test.examples or there) if where == "test" else (rung, final)
-        stop = min(start + (given["examples"] or usual), there)
+        if where == "test":
+            start, count = 0, self.what.count("test") or there
+        else:
+            start, count = rung, self.what.count("final") or final
+        stop = min(start + count, there)
         attacks, eps = blocks_of(given), tuple(given["eps"])
         return Measurement(self.what.name, where, start, stop, attacks, False, eps, given["seed"])
 
@@ -182,34 +143,6 @@ def _protocols(files: Files, spec: Spec) -> Protocols:
     return found if found.known else found.with_spec(spec.evaluation.model_dump())
 
 
-def _split_of(record: Record, what: Wanted) -> str:
-    return str(what.protocol["split"] or STAGE_SPLIT[record.plan.stage])
-
-
-def _chosen(records: dict[str, Record], wanted: Sequence[str], root: str) -> list[Record]:
-    """The trials of these ids, or beginnings of ids, which must have a model; none given: all that were completed."""
-    able = {key: record for key, record in records.items() if record.ended and record.ended["status"] == "completed"}
-    if not able:
-        raise UserError(f"{root}: no trial has been completed yet: there is no model to attack")
-    chosen: dict[str, Record] = {}
-    for given in wanted:
-        fitting = [key for key in able if key.startswith(given)] if given else []
-        if len(fitting) != 1:
-            raise UserError(f"--trial {given}: {_why_not(given, fitting, records, able)}")
-        chosen[fitting[0]] = able[fitting[0]]
-    return list((chosen or able).values())
-
-
-def _why_not(given: str, fitting: list[str], records: dict[str, Record], able: dict[str, Record]) -> str:
-    if fitting:
-        return f"is the beginning of {len(fitting)} trials: {', '.join(fitting[:MOST_SHOWN])}; give more of the id"
-    others = [record for key, record in records.items() if given and key.startswith(given)]
-    if others:
-        status = others[0].ended["status"] if others[0].ended else "not finished"
-        return f"trial {others[0].plan.trial_id} is {status}; only completed ones have a model that is kept"
-    return f"no completed trial has an id that begins so; there are {', '.join(list(able)[:MOST_SHOWN])}"
-
-
 def _say_of_test(records: Sequence[Record], split: str | None, say: Callable[[str], None]) -> None:
     searched = sum(record.plan.stage == "search" for record in records)
     if split == "test" and searched:
@@ -217,40 +150,3 @@ def _say_of_test(records: Sequence[Record], split: str | None, say: Callable[[st
             f"the test split is shown to {searched} search trials, as --split test asks: whoever chooses among them by "
             "these figures has no test split left"
         )
-
-
-def _inner(at: Sequence[str | int]) -> str:
-    return f"{dotted(tuple(at))}: " if at else ""
-
-
-def _table(
-    store: Store, protocols: Protocols, records: Sequence[Record], what: Wanted, failed: dict[str, str]
-) -> pd.DataFrame:
-    """A row per trial and eps. `before` are the figures of the trial's own evaluation, `final` or `test`."""
-    rows = store.read("trials").set_index("trial_id")
-    found = []
-    for record in records:
-        plan = record.plan
-        own = rows.loc[plan.trial_id] if plan.trial_id in rows.index else None
-        attacks, examples = (store.read_trial(table, plan.trial_id) for table in ("attacks", "examples"))
-        levels = what.protocol["eps"] or [plan.threat["eps"]]
-        doubts = _doubts(store, plan.trial_id, what.name)
-        for eps in levels:
-            now = figures(attacks, examples, what.name, eps)
-            found.append(
-                {
-                    "trial_id": plan.trial_id, "cell": plan.cell, "stage": plan.stage,
-                    "evaluation": what.name, "split": _split_of(record, what), "eps": eps,
-                    "before": None if own is None else own["evaluation"],
-                    "before_robust_accuracy": None if own is None else own["robust_accuracy"],
-                    **{name: now[name] for name in ("n", "clean_accuracy", "robust_accuracy")},
-                    "ci_low": now["robust_ci_low"], "ci_high": now["robust_ci_high"],
-                    "doubts": len(doubts), "error": failed.get(plan.trial_id),
-                }
-            )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def _doubts(store: Store, trial_id: str, name: str) -> list[dict[str, Any]]:
-    events = store.read_trial("events", trial_id)
-    return rows_of(events[events["kind"].str.startswith("doubt:") & events["evidence"].str.startswith(f"{name}: ")])

@@ -13,6 +13,7 @@ from rich.text import Text
 from orchestrator.agreement import agreement
 from orchestrator.analysis import Run
 from orchestrator.leaderboard import names_beside
+from orchestrator.protocols import is_default_name
 from orchestrator.storage.schemas import PARAM
 
 MOST_ROWS = 20
@@ -27,7 +28,8 @@ def render(run: Run) -> RenderableType:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("#", *several, "test\nrobust", "test\nclean", "validation\nrobust", "validation\nclean"):
         table.add_column(heading, no_wrap=True)
-    beside = names_beside(board)
+    every = names_beside(board)
+    beside = [name for name in every if not is_default_name(name)]
     for heading in ("rung\nrobust", *(f"{name}\nrobust" for name in beside), "doubts", "trial", "settings"):
         table.add_column(heading, no_wrap=heading != "settings")
     for _, row in board.head(MOST_ROWS).iterrows():
@@ -35,6 +37,8 @@ def render(run: Run) -> RenderableType:
     hidden = len(board) - MOST_ROWS
     notes = [f"{hidden} more in leaderboard()"] if hidden > 0 else []
     notes += [line] if (line := agreement(board).line()) else []
+    unnamed = [name for name in every if name not in beside]
+    notes += [f"evaluations without a name of their own are in leaderboard(): {', '.join(unnamed)}"] if unnamed else []
     notes += [
         "Every robust accuracy is an upper bound: a stronger attack may find less. [ ]: 95 % Wilson interval;",
         "x2: mean over two finalists with fresh seeds. Only test figures are free of the search's own choice.",
@@ -68,7 +72,7 @@ def _cells(row: pd.Series[Any], several: list[str], varying: dict[str, str], bes
         + _over_seeds(row["final_robust_spread"], row["final_seeds"]),
         _accuracy(row["final_clean_accuracy"]) + _over_seeds(row["final_clean_spread"], row["final_seeds"]),
         _accuracy(row["rung_robust_accuracy"]),
-        *(_accuracy(*(row[f"{name}_{end}"] for end in ("robust_accuracy", "ci_low", "ci_high"))) for name in beside),
+        *(_accuracy(row[f"{name}_robust_accuracy"]) for name in beside),
         _remarks(row),
         str(row["trial_id"])[:8],
         " ".join(f"{word}={text}" for name, word in varying.items() if (text := _setting(row[name]))),

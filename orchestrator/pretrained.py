@@ -43,13 +43,15 @@ class Kept:
         self._digests: dict[str, str] = {}
 
     def taken(self, configuration: Configuration) -> Configuration:
-        """The same with the content of the file said, which is in the run from then on. Raises UserError."""
+        """The same with the content of the file said, which is in the run from then on, and without settings of
+        training, which it has none. Raises UserError."""
         block = configuration.defense
         if not is_pretrained(block):
             return configuration
         if block["path"] not in self._digests:
             self._digests[block["path"]] = self._keep(block)
-        return replace(configuration, defense={**block, "digest": self._digests[block["path"]]})
+        params = {path: value for path, value in configuration.params.items() if not path.startswith("training.")}
+        return replace(configuration, defense={**block, "digest": self._digests[block["path"]]}, params=params)
 
     def _keep(self, block: dict[str, Any]) -> str:
         known = block["digest"]

@@ -141,11 +141,20 @@ def _evaluations(found: Outlook) -> Table:
     for evaluation in found.evaluations:
         if evaluation.name == "test" and not found.spec.evaluation.test.finalists:
             continue
-        where = (evaluation.name, evaluation.split, _examples(evaluation), _levels(evaluation))
+        where = (evaluation.name, _whose(found.spec, evaluation), _examples(evaluation), _levels(evaluation))
         for place, (block, passes) in enumerate(evaluation.attacks):
             cost = "not known" if passes is None else f"{passes[0]:,} + {passes[1]:,}"
             table.add_row(*map(Text, (*(where if place == 0 else [""] * 4), _attack(block), cost)))
     return table
+
+
+def _whose(spec: Spec, evaluation: EvaluationOutlook) -> str:
+    """The split; of an evaluation beside also whose models it attacks, and whether without knowing the defense."""
+    named = spec.evaluation.named.get(evaluation.name)
+    if named is None:
+        return evaluation.split
+    blind = ", by an attacker who does not know the defense" if named.surface == "none" else ""
+    return f"{evaluation.split}, of {named.of}{blind}; nothing is chosen by it"
 
 
 def _examples(evaluation: EvaluationOutlook) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,9 @@ class Protocols:
         except FileNotFoundError:
             return cls()
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{files.root}/{FILE}: is damaged: {error!r}") from None
+            raise UserError(
+                f"{files.root}/{FILE}: is damaged ({error!r}); `robustsweep doctor RUN --repair` sets it aside"
+            ) from None
 
     def name(self, evaluation: str) -> str:
         """What an evaluation of the spec is called in the tables."""
@@ -54,8 +57,11 @@ class Protocols:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """The evaluations whose figures may stand in a trial's row, the best first."""
-        return tuple(map(self.name, SELECTING))
+        """The evaluations whose figures may stand in a trial's row, the best first: a changed one when it is measured,
+        until then the one that was there."""
+        current = tuple(map(self.name, SELECTING))
+        older = (name for base in SELECTING for name in self.known if base_of(name) == base)
+        return (*current, *(name for name in older if name not in current))
 
     def with_spec(self, evaluation: Mapping[str, Any]) -> Protocols:
         """The same with the evaluations of a spec as the current ones: a changed one gets a name of its own."""
@@ -120,6 +126,11 @@ def default_name(measured: Protocol) -> str:
     """A name made from what is measured."""
     digest = hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
     return f"evaluate-{digest[:8]}"
+
+
+def is_default_name(name: str) -> bool:
+    """Whether a name, or the beginning of a column's, is one that `default_name` makes."""
+    return re.match(r"evaluate-[0-9a-f]{8}(_|$)", name) is not None
 
 
 def base_of(name: str) -> str:

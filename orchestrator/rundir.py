@@ -63,7 +63,7 @@ def open_run(spec: Spec, files: Files) -> Store:
     from orchestrator.spec import difference, load_spec  # here: who reads a run needs no specs
 
     recorded = text_of(files, SPEC)
-    protocols = Protocols.of(files)
+    protocols = _protocols(files, recorded is not None)
     if recorded is not None:
         on_record = load_spec(f"{recorded}\n", name=f"{files.root}/{SPEC}")
         _refuse_other_rungs(on_record, spec, files.root)
@@ -92,6 +92,19 @@ def text_of(files: Files, name: str) -> str | None:
         return None
     except UnicodeDecodeError as error:
         raise UserError(f"{files.root}/{name}: is damaged: must be text in UTF-8 ({error.reason})") from None
+
+
+def _protocols(files: Files, is_old: bool) -> Protocols:
+    """Those on record. Where their file is lost and evaluations had been changed, nothing says which name is which
+    protocol's: then each of the spec's gets a new name, and is measured again."""
+    found = Protocols.of(files)
+    if found.known or not is_old:
+        return found
+    try:
+        names = set(Store(files).read("attacks", ["evaluation"])["evaluation"])
+    except UserError:
+        return found  # a driver died before the tables were there
+    return Protocols({name: {} for name in names}) if any("." in name for name in names) else found
 
 
 def _fixed(spec: Spec) -> dict[str, Any]:

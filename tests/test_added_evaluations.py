@@ -95,6 +95,9 @@ def test_a_changed_final_is_measured_beside_the_old_one_and_never_mixed_with_it(
     assert len(waiting) == (old["evaluation"] == "final").sum() > 1
     assert not run.sweep.is_searched
     assert run.sweep.best("defense=standard", 3) == []
+    assert_rows_are_what_the_tables_say(run)
+    rows = run.store.read("trials")
+    pd.testing.assert_frame_equal(keyed(rows, *FIGURES, "evaluation"), keyed(old, *FIGURES, "evaluation"))
     run._evaluate(waiting[0])  # and then the driver dies
     run.sweep.ledger.flush()
     board = load(root).leaderboard()
@@ -152,6 +155,28 @@ def test_the_leaderboard_has_columns_for_evaluations_beside_and_ranks_by_none(ro
         console.print(render(run))
     assert "paper" in shown.get()
     assert "weak_test" in shown.get()
+    unnamed = run.evaluate("fgsm", examples=8)["evaluation"].iloc[0]
+    assert f"{unnamed}_test_robust_accuracy" in run.leaderboard()
+    with console.capture() as shown:
+        console.print(render(run))
+    assert f"in leaderboard(): {unnamed}_test, {unnamed}_validation" in shown.get()
+
+
+def test_protocols_that_are_lost_are_measured_again_under_new_names(root: Path) -> None:
+    final = {"examples": 30, "attacks": ["noise"]}
+    Inline(root, with_evaluations(final=final)).run()
+    (root / "evaluations.json").unlink()
+    run = Inline(root, with_evaluations(final=final))
+    assert {assignment.measurement.evaluation for assignment in run.sweep.unevaluated("search")} == {"final.3"}
+    assert run.run().sweep.is_searched
+    assert_rows_are_what_the_tables_say(run)
+
+
+def test_a_run_without_protocols_on_record_has_those_of_its_spec(root: Path) -> None:
+    (root / "evaluations.json").unlink()
+    assert Inline(root, SPEC).sweep.is_searched
+    run = Inline(root, with_evaluations(final={"examples": 30, "attacks": ["noise"]}))
+    assert run.sweep.evaluations.name("final") == "final.2"
 
 
 class Failing(Evaluator):

@@ -75,18 +75,26 @@ def test_a_sweep_over_pcl_attacks_it_with_its_losses_and_standard_training_witho
         "matrix": {"defense": [{"name": "standard"}, {"name": "pcl", "cross_entropy_epochs": 0}]},
         "training": {"epochs": 1, "batch_size": 32},
         "search": {"trials": 1, "sampler": "random"},
-        "evaluation": {"rung": {"examples": 24}, "final": {"examples": 30}, "test": {"finalists": 0}},
+        "evaluation": {
+            "rung": {"examples": 24},
+            "final": {"examples": 30},
+            "test": {"finalists": 0},
+            "naive": {"of": "search", "surface": "none", "attacks": ["strong_pgd"]},
+        },
     }
     run = Inline(tmp_path / "tiny", spec).run()
-    attacks = run.store.read("attacks").query("evaluation == 'final'")
+    attacks = run.store.read("attacks").query("evaluation != 'rung'")
     trials = run.store.read("trials").set_index("trial_id")["defense"]
     ran = {
-        trials[trial_id]: list(dict.fromkeys(json.loads(text)["loss"] for text in rows["attack_json"]))
-        for trial_id, rows in attacks.groupby("trial_id")
+        (trials[trial_id], evaluation): list(dict.fromkeys(json.loads(text)["loss"] for text in rows["attack_json"]))
+        for (trial_id, evaluation), rows in attacks.groupby(["trial_id", "evaluation"])
     }
+    usual = ["cross_entropy", "margin"]
     assert ran == {
-        "standard": ["cross_entropy", "margin"],
-        "pcl": ["scaled_cross_entropy", "margin", "dlr", "cross_entropy"],
+        ("standard", "final"): usual,
+        ("standard", "naive"): usual,
+        ("pcl", "final"): ["scaled_cross_entropy", "margin", "dlr", "cross_entropy"],
+        ("pcl", "naive"): usual,
     }
 
 

@@ -122,7 +122,7 @@ def test_another_set_of_attacks_under_a_used_name_is_refused_with_the_difference
     run.evaluate("fgsm", trials=chosen, name="mine")
     with pytest.raises(UserError, match=r"(?s)--name mine.*attacks: was .*fgsm.*now .*pgd"):
         run.evaluate({"name": "pgd", "steps": 2}, trials=chosen, name="mine")
-    with pytest.raises(UserError, match="examples: was null, now 7"):
+    with pytest.raises(UserError, match=r"examples: was \{final: 36, test: 30\}, now 7"):
         run.evaluate("fgsm", trials=chosen, name="mine", examples=7)
     assert set(run.evaluate("fgsm", name="mine")["evaluation"]) == {"mine"}  # more trials are no other evaluation
 

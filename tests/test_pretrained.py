@@ -73,6 +73,7 @@ def test_it_is_measured_at_one_rung_by_final_and_by_test_with_one_seed_and_not_t
     assert set(trials["epochs"]) == {0}
     assert set(trials["checkpoint_epoch"]) == {0}
     assert trials["rung_robust_accuracy"].notna().all()
+    assert trials["param.training.lr"].isna().all()
     assert trials.loc["finalist", "evaluation"] == "test"
     assert trials.loc["search", "evaluation"] == "final"
     others = finished.store.read("trials").query("defense == 'standard' and stage == 'finalist'")
