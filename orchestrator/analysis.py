@@ -129,7 +129,8 @@ class Run:
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
         defense = Plan(**row["config"]).make_defense()
         model: nn.Module = defense.deployed(state)
-        model.surface = known(defense.surface(), model)
+        surface: Any = known(defense.surface(), model)
+        model.surface = surface
         return model
 
     def _row(self, trial_id: str) -> dict[str, Any]:
