@@ -262,21 +262,19 @@ def test_composing_leaves_what_it_is_given_alone() -> None:
 
 
 def test_a_sweep_with_all_three_goes_on_where_it_was_stopped_to_the_bit(tmp_path: Path) -> None:
-    """A sweep of three rungs, interrupted after each of the first, beside one that is not."""
+    """Of three rungs, stopped after the first, beside one that is not."""
     made = copy.deepcopy(SYNTHETIC) | WHOLE | {"defense": {"name": "pcl"}}
     del made["matrix"]
     made["search"]["trials"] = 1
     made["scheduler"] = {"grace_epochs": 1, "reduction_factor": 1.5}
-    made["evaluation"]["test"] |= {"seeds": 1}
+    made["evaluation"]["test"] |= {"finalists": 0}
     whole = Inline(tmp_path / "whole", made).run()
-    for _ in range(2):
-        parts = Inline(tmp_path / "parts", made).run(steps=2)  # the first of which tells again what is on record
+    Inline(tmp_path / "parts", made).run(steps=1)
     parts = Inline(tmp_path / "parts", made).run()
     columns = ["trial_id", "stage", "status", "clean_accuracy", "robust_accuracy", "rung_robust_accuracy"]
     ours, theirs = (run.store.read("trials")[columns].sort_values("trial_id") for run in (parts, whole))
     assert ours.to_dict("records") == theirs.to_dict("records")
     assert set(theirs["status"]) == {"completed"}
-    assert set(theirs["stage"]) == {"search", "finalist"}
     examples = whole.store.read("examples")
     assert examples["robust_probability"].notna().all()  # noise in front makes the model stochastic
     configs = [json.loads(text)["defense"] for text in whole.store.read("asks")["config_json"]]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 from small_specs import WHOLE, draw, load
-from small_tables import DEFENSES, NETWORKS, Training
+from small_tables import NETWORKS, TABLES
 
 from orchestrator.build import make
 from orchestrator.errors import SpecError
@@ -78,10 +78,28 @@ class Author:
             "sites": self.random.choice([["stem"], ["stem", {"choice": ["head", "neck"]}]]),
             "attack": self.random.choice([None, steps, {"choice": [None, "pgd", steps, steps]}]),
         }
-        return {"name": "noisy", **dict(self.random.sample(sorted(written.items()), self.random.randint(0, 7)))}
+        chosen = dict(self.random.sample(sorted(written.items()), self.random.randint(0, 7)))
+        return {"name": "noisy", **chosen, **self.composing(0.1)}
 
     def training(self) -> Any:
-        return {"epochs": self.whole(1, 40), "lr": self.real(0.01, 1), "optimizer": self.random.choice(["sgd", "adam"])}
+        optimizer = self.random.choice(["sgd", "adam"])
+        written = {"epochs": self.whole(1, 40), "lr": self.real(0.01, 1), "optimizer": optimizer}
+        return {**written, **self.composing(0.15)}
+
+    def composing(self, share: float) -> dict[str, Any]:
+        """Some of the keys that stand beside any defense, or under training."""
+        attack = {"name": "pgd", "steps": self.whole(1, 9), "share": self.random.choice(["1/2", {"uniform": [0.5, 1]}])}
+        fog = {"name": "fog", "density": self.real(0, 1)}
+        options = [attack, "pgd", "none", None, {"choice": ["none", attack, attack]}]
+        written = {
+            "adversarial": self.random.choice(options),
+            "input": self.random.choice([[fog], [], ["fog", {"choice": ["fog", fog]}], {"choice": [None, [fog]]}]),
+            "base": {
+                "defense": self.random.choice(["plain", {"choice": ["plain", {"name": "noisy"}]}]),
+                "training": {},
+            },
+        }
+        return {key: value for key, value in written.items() if self.random.random() < share}
 
     def whole(self, low: int, high: int) -> Any:
         return self.random.choice([
@@ -146,8 +164,8 @@ def test_random_specs_load_build_and_come_back(start: int) -> None:
             for turn in range(3):
                 made = cell.space.configure(draw(random.Random(f"{seed} {turn}")))
                 assert make(NETWORKS, made.network)
-                assert make(DEFENSES, made.defense)
-                assert make(Training, made.training)
+                assert make(TABLES.blocks()["defense"], made.defense)
+                assert make(TABLES.blocks()["training"], made.training)
                 assert set(made.params) <= set(columns)
                 assert_asked_where_conditions_hold(network, made.params)
                 asked = {
