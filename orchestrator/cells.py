@@ -206,8 +206,8 @@ class CellReader:
         """What does not go together between the defense and what composes with it, at the place of the defense."""
         nodes = cell.space.template.fields
         forms = [nodes[part].form() for part in ("defense", "training")]
-        if not any(key in text_of(form) for key in KEYS for form in forms):
-            return []
+        if not any(key in text_of(form) for key in ("adversarial", "base") for form in forms):
+            return []  # transforms go with everything
         found = {
             problem: None
             for tried in cell.space.tried()

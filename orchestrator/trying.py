@@ -76,7 +76,7 @@ class Probing:
 
     def _refused(self, part: str, block: dict[str, Any]) -> list[Problem]:
         wrong = examine(self.kinds[part], block)[1] or refusals(self.kinds[part], block)
-        if part == "defense":
+        if part in ("defense", "training"):
             wrong = wrong or far_distances(block, self.facts["threat"]["norm"])
         return [Problem((part, *problem.at), problem.text) for problem in wrong]
 

@@ -76,6 +76,12 @@ class Noisy:
 
 
 @dataclass(frozen=True)
+class Fog:
+    name: ClassVar[str] = "fog"
+    density: float = 0.5
+
+
+@dataclass(frozen=True)
 class Training:
     epochs: int = 30
     lr: float = 0.1
@@ -114,4 +120,5 @@ TABLES = Tables(
     cascades={"strong_pgd": (Pgd(40), Pgd(40, loss="margin"))},
     datasets={"toy": Toy, "files": Files},
     training=Training,
+    inputs={"fog": Fog},
 )

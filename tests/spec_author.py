@@ -104,11 +104,22 @@ class Author:
             "sites": self.one(["stem"], ["stem", {"choice": ["head", "neck"]}]),
             "attack": self.one(None, steps, {"choice": [None, "pgd", steps, steps]}),
         }
-        return {"name": "noisy", **self.some(written)}
+        return {"name": "noisy", **self.some(written), **self.composing(0.1)}
 
     def training(self) -> Any:
         more = {"optimizer": self.one("sgd", {"choice": ["sgd", "adam"]}), "nesterov": {"choice": [False, True]}}
-        return {"epochs": self.whole(1, 40), "lr": self.real(0.01, 1), **self.some(more)}
+        return {"epochs": self.whole(1, 40), "lr": self.real(0.01, 1), **self.some(more), **self.composing(0.15)}
+
+    def composing(self, share: float) -> dict[str, Any]:
+        """Some of the keys that stand beside any defense, or under training."""
+        attack = {"name": "pgd", "steps": self.whole(1, 9), "share": self.one("1/2", {"uniform": [0.5, 1]})}
+        fog = {"name": "fog", "density": self.real(0, 1)}
+        written = {
+            "adversarial": self.one(attack, "pgd", "none", None, {"choice": ["none", attack, attack]}),
+            "input": self.one([fog], [], ["fog", {"choice": ["fog", fog]}], {"choice": [None, [fog]]}),
+            "base": {"defense": self.one("plain", {"choice": ["plain", {"name": "noisy"}]}), "training": {}},
+        }
+        return {key: value for key, value in written.items() if self.often(share)}
 
     def whole(self, low: int, high: int) -> Any:
         return self.one(
@@ -151,7 +162,8 @@ class RealAuthor(Author):
         return self._block(self.tables.networks, depth, self.network)
 
     def defense(self, depth: int = 0) -> Any:
-        return self._block(self.tables.defenses, depth, self.defense)
+        trained = {name: kind for name, kind in self.tables.defenses.items() if name != "pretrained"}
+        return self._block(trained, depth, self.defense)
 
     def training(self) -> Any:
         return self._filled(self.tables.training, {})

@@ -106,8 +106,8 @@ def check(seed: int, written: dict[str, Any], tables: Tables) -> Spec:
 
 def assert_builds(made: Configuration, tables: Tables) -> None:
     assert make(tables.networks, made.network)
-    assert make(tables.defenses, made.defense)
-    assert make(tables.training, made.training)
+    assert make(tables.blocks()["defense"], made.defense)
+    assert make(tables.blocks()["training"], made.training)
 
 
 def assert_columns_are_null_where_conditions_do_not_hold(cell: Cell, params: Mapping[str, Scalar]) -> None:

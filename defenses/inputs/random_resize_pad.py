@@ -48,6 +48,6 @@ class _Resize(Stochastic):
         pixels = torch.arange(self.size, device=x.device)
         # where the centre of each pixel lies in the image, from -1 to 1; outside there is black
         down, across = ((pixels + 0.5 - corner[:, :, None]) * 2 / side[:, None, None] - 1).unbind(1)  # [B, size]
-        shape = (len(x), self.size, self.size)
-        grid = torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], 3)  # [B, size, size, 2]
+        columns, rows = across[:, None, :].expand(-1, self.size, -1), down[:, :, None].expand(-1, -1, self.size)
+        grid = torch.stack([columns, rows], 3)  # [B, size, size, 2]
         return F.grid_sample(x, grid.to(x.dtype), align_corners=False)
