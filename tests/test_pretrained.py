@@ -157,5 +157,5 @@ def test_the_preview_says_that_it_has_no_fresh_seeds() -> None:
     console = Console(width=200)
     with console.capture() as shown:
         console.print(preview(load_spec(spec("m.safetensors"))))
-    assert "defense=pretrained: a pretrained model is not trained and has no fresh seeds" in shown.get()
+    assert "defense=pretrained: a pretrained model has no fresh seeds" in shown.get()
     assert "1 finalist x 2 seeds each: 3 more" in shown.get()

@@ -80,8 +80,9 @@ def test_all_trials_of_a_sweep_start_from_one_base_that_is_trained_once(tmp_path
 
 
 def test_a_killed_sweep_gives_what_an_undisturbed_one_gives(tmp_path: Path, trainings: list[str]) -> None:
-    whole, killed = Inline(tmp_path / "whole", spec()).run(), Inline(tmp_path / "killed", spec()).run(steps=1)
-    killed = Inline(tmp_path / "killed", spec()).run()
+    whole, place = Inline(tmp_path / "a" / "whole", spec()).run(), tmp_path / "b" / "killed"  # two stores
+    Inline(place, spec()).run(steps=1)
+    killed = Inline(place, spec()).run()
     columns = ["trial_id", "status", "clean_accuracy", "robust_accuracy", "rung_robust_accuracy"]
     ours, theirs = (
         run.store.read("trials")[columns].sort_values("trial_id", ignore_index=True) for run in (killed, whole)

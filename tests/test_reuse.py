@@ -12,6 +12,7 @@ import pytest
 import s3_server
 from inline import SYNTHETIC, Inline
 
+from orchestrator.measurement import Assignment
 from orchestrator.storage import checkpoints
 from orchestrator.storage.compaction import compact
 from orchestrator.storage.store_place import apart, below_any
@@ -110,8 +111,10 @@ def test_a_model_that_was_taken_gives_the_figures_of_its_row(original: Inline, s
         assert checkpoints.is_sound(again.store.files, checkpoint)
     from orchestrator.judging import Evaluator
 
-    plan = next(r.plan for r in again.sweep.records.values() if r.evaluations)
-    found = Evaluator(again.store, "cpu").evaluate(again.sweep.assignment(plan), again.data[plan.cell].validation)
+    record = next(record for record in again.sweep.records.values() if record.evaluations)
+    plan, ended = record.plan, record.ended or {}
+    assignment = Assignment(plan, ended["checkpoint_epoch"], again.sweep.measurement("final", plan.cell))
+    found = Evaluator(again.store, "cpu").evaluate(assignment, again.data[plan.cell].validation)
     assert found.metrics == again.sweep.records[plan.trial_id].evaluations["final"]
 
 
