@@ -121,13 +121,15 @@ class Run:
 
         Raises UserError for a trial that is unknown or left no checkpoint.
         """
+        from defenses import DEFENSES
         from defenses.inputs.front import known
-        from orchestrator.plan import Plan
+        from orchestrator.build import make
+        from orchestrator.composition import without
         from orchestrator.storage import checkpoints
 
         row = self._row(trial_id)
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
-        defense = Plan(**row["config"]).make_defense()
+        defense = make(DEFENSES, without(row["config"]["defense"]))
         model: nn.Module = defense.deployed(state)
         surface: Any = known(defense.surface(), model)
         model.surface = surface
