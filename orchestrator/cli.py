@@ -226,7 +226,7 @@ def doctor(
 
 @app.command("list")
 def list_(
-    table: Annotated[str | None, typer.Argument(help="attacks, defenses, networks or datasets")] = None,
+    table: Annotated[str | None, typer.Argument(help="attacks, defenses, networks, datasets or inputs")] = None,
     name: Annotated[str | None, typer.Argument(help="One of them")] = None,
     plugins: Plugins = None,
 ) -> None:
