@@ -143,7 +143,6 @@ class Run:
 
         Raises UserError for a trial that is unknown or left no checkpoint, or one of a plugin that was not named.
         """
-        from defenses import DEFENSES
         from defenses.inputs.front import known
         from orchestrator.build import make
         from orchestrator.composition import without
