@@ -1,5 +1,6 @@
 """Perturbs images so that a classifier errs: threats, losses, attacks. Tensors and draws in, tensors out."""
 
+from attacks.apgd import APGD
 from attacks.attack import Attack
 from attacks.cascades import CASCADES
 from attacks.draws import Draws
@@ -11,9 +12,10 @@ from attacks.pgd import PGD
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD, APGD)}
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "CASCADES",
     "FGSM",

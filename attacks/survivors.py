@@ -1,0 +1,64 @@
+"""The examples of a run that are still attacked: who is fooled leaves with the point that fooled it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.draws import Draws
+from attacks.queries import Queries
+from attacks.sources import is_stochastic
+from attacks.worst import Worst
+
+_LEAST_ROWS = 16
+_LOOKS_BETWEEN = 5  # on a GPU, whose queue every count of the fooled empties
+
+
+def filled(rows: Tensor) -> Tensor:
+    """Positions, on the CPU repeated until they are 16 where there are any: what an attack hands to a model.
+
+    From 16 rows on, convolutions and matrix products on the CPU round a row alike in every batch (measured, in
+    float32); below, other kernels are chosen, and an example's path would hang on how many are attacked beside it.
+    """
+    if rows.is_cuda or not 0 < len(rows) < _LEAST_ROWS:
+        return rows
+    return rows[torch.arange(_LEAST_ROWS) % len(rows)]
+
+
+class Survivors:
+    """The rows `x`, `y`, `draws` of a batch that are left; fewer after a `see` that gives positions.
+
+    Nobody leaves a stochastic model, which may err by chance, nor on a margin that rounding could take back. What an
+    example's last point is does not depend on when its row is dropped, nor on the rest of the batch.
+    """
+
+    def __init__(self, queries: Queries, x: Tensor, y: Tensor, draws: Draws) -> None:
+        self.x, self.y, self.draws = x, y, draws
+        self._worst = Worst(x, y)  # of the whole batch; of those who are left, when they leave
+        self._here = Worst(x, y)
+        self._rows = torch.arange(len(x), device=x.device)
+        self._may_leave = not is_stochastic(queries.model)
+        self._looks = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def see(self, point: Tensor, logits: Tensor) -> Tensor | None:
+        """Take note of the points of all who are left; where some leave, gives the positions of those who stay."""
+        self._here.see(point, logits, ~self._here.is_clear if self._may_leave else None)
+        self._looks += 1
+        if not self._may_leave or (point.is_cuda and self._looks % _LOOKS_BETWEEN):
+            return None
+        staying = (~self._here.is_clear).nonzero().flatten()
+        if len(staying) == len(self):
+            return None
+        staying = filled(staying)
+        self._worst.put(self._rows, self._here)
+        self._here, self._rows = self._here.select(staying), self._rows[staying]
+        self.x, self.y, self.draws = self.x[staying], self.y[staying], self.draws.select(staying)
+        return staying
+
+    def worst(self) -> Worst:
+        """What was found, of the whole batch."""
+        self._worst.put(self._rows, self._here)
+        return self._worst
