@@ -9,10 +9,11 @@ from attacks.fgsm import FGSM
 from attacks.losses import LOSSES
 from attacks.noise import Noise
 from attacks.pgd import PGD
+from attacks.square import Square
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD, APGD)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD, APGD, Square)}
 
 __all__ = [
     "APGD",
@@ -25,6 +26,7 @@ __all__ = [
     "Draws",
     "FeaturePGD",
     "Noise",
+    "Square",
     "Surface",
     "Threat",
 ]

@@ -37,18 +37,31 @@ class Survivors:
         self._worst = Worst(x, y)  # of the whole batch; of those who are left, when they leave
         self._here = Worst(x, y)
         self._rows = torch.arange(len(x), device=x.device)
-        self._may_leave = not is_stochastic(queries.model)
+        self.may_leave = not is_stochastic(queries.model)
         self._looks = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def adversarial(self) -> Tensor:
+        """The worst point of each row that is left."""
+        return self._here.adversarial
+
     def see(self, point: Tensor, logits: Tensor) -> Tensor | None:
         """Take note of the points of all who are left; where some leave, gives the positions of those who stay."""
-        self._here.see(point, logits, ~self._here.is_clear if self._may_leave else None)
+        self._here.see(point, logits, ~self._here.is_clear if self.may_leave else None)
         self._looks += 1
-        if not self._may_leave or (point.is_cuda and self._looks % _LOOKS_BETWEEN):
+        if not self.may_leave or (point.is_cuda and self._looks % _LOOKS_BETWEEN):
             return None
+        return self._part()
+
+    def see_some(self, rows: Tensor, point: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same for points of those at the positions `rows`; first, the positions whose worst point this is now."""
+        taken = self._here.see_some(rows, point, logits)
+        return taken, self._part() if len(taken) else None
+
+    def _part(self) -> Tensor | None:
         staying = (~self._here.is_clear).nonzero().flatten()
         if len(staying) == len(self):
             return None

@@ -14,12 +14,17 @@ import attacks
 from attacks import ATTACKS, CASCADES, LOSSES, Attack, Draws, Threat
 from attacks.threat import NORMS
 
-UNGUIDED = {"noise"}  # attacks that follow no gradient: nobody expects them to reach a known distance
+UNGUIDED = {"noise", "square"}  # attacks that follow no gradient: nobody expects them to reach a known distance
 
 ATTACK = pytest.mark.parametrize("name", ATTACKS)
 GUIDED = pytest.mark.parametrize("name", [name for name in ATTACKS if name not in UNGUIDED])
 NORM = pytest.mark.parametrize("norm", NORMS)
 EPS = {"linf": 0.1, "l2": 0.8, "l1": 3.0}  # for pictures of 3x4x4
+SHORT: dict[str, dict[str, int]] = {"square": {"queries": 60}}  # settings at which a law takes no minute to hold
+
+
+def short(name: str) -> Attack:
+    return ATTACKS[name](**SHORT.get(name, {}))
 
 
 def conv_model(classes: int = 5) -> nn.Module:
@@ -50,7 +55,7 @@ def fooled(problem: LinearProblem, adversarial: Tensor) -> Tensor:
 def test_fools_a_linear_model_just_beyond_its_known_distance(name: str, norm: str) -> None:
     problem = linear_problem()
     threat = Threat(norm, 1.05 * problem.distance[norm])
-    adversarial = ATTACKS[name]()(problem.model, problem.x, problem.y, threat, problem.draws)
+    adversarial = short(name)(problem.model, problem.x, problem.y, threat, problem.draws)
     assert fooled(problem, adversarial).all()
 
 
@@ -59,7 +64,7 @@ def test_fools_a_linear_model_just_beyond_its_known_distance(name: str, norm: st
 def test_fools_nobody_below_the_known_distance(name: str, norm: str) -> None:
     problem = linear_problem()
     threat = Threat(norm, 0.95 * problem.distance[norm])
-    adversarial = ATTACKS[name]()(problem.model, problem.x, problem.y, threat, problem.draws)
+    adversarial = short(name)(problem.model, problem.x, problem.y, threat, problem.draws)
     assert not fooled(problem, adversarial).any()
 
 
@@ -68,7 +73,7 @@ def test_fools_nobody_below_the_known_distance(name: str, norm: str) -> None:
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
 def test_stays_in_ball_and_box(name: str, norm: str, factor: float) -> None:
     (x, y, draws), threat = pictures(), Threat(norm, factor * EPS[norm])
-    adversarial = ATTACKS[name]()(conv_model(), x, y, threat, draws)
+    adversarial = short(name)(conv_model(), x, y, threat, draws)
     assert threat.allows(x, adversarial).all()
     assert (threat.distance(x, adversarial) > 0).all()
 
@@ -77,7 +82,7 @@ def test_stays_in_ball_and_box(name: str, norm: str, factor: float) -> None:
 @NORM
 def test_nothing_changes_at_eps_zero(name: str, norm: str) -> None:
     x, y, draws = pictures()
-    adversarial = ATTACKS[name]()(conv_model(), x, y, Threat(norm, 0.0), draws)
+    adversarial = short(name)(conv_model(), x, y, Threat(norm, 0.0), draws)
     assert torch.equal(adversarial, pictures()[0])
     assert adversarial.data_ptr() != x.data_ptr()
 
@@ -87,7 +92,7 @@ def test_nothing_changes_at_eps_zero(name: str, norm: str) -> None:
 def test_answers_with_plain_tensors_and_leaves_its_arguments_alone(name: str, norm: str) -> None:
     x, y, draws = pictures()
     given = x.clone(), y.clone(), draws.example_ids.clone()
-    adversarial = ATTACKS[name]()(conv_model(), x, y, Threat(norm, EPS[norm]), draws)
+    adversarial = short(name)(conv_model(), x, y, Threat(norm, EPS[norm]), draws)
     assert (adversarial.shape, adversarial.dtype, adversarial.requires_grad) == (x.shape, x.dtype, False)
     assert adversarial.data_ptr() != x.data_ptr()
     assert all(torch.equal(a, b) for a, b in zip(given, (x, y, draws.example_ids), strict=True))
@@ -103,7 +108,7 @@ def test_leaves_the_model_as_found(name: str, norm: str, is_training: bool) -> N
         parameter.grad = torch.full_like(parameter, 7.0)
     before = copy.deepcopy(model)
     x, y, draws = pictures()
-    ATTACKS[name]()(model, x, y, Threat(norm, EPS[norm]), draws)
+    short(name)(model, x, y, Threat(norm, EPS[norm]), draws)
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
     for found, left in zip(before.parameters(), model.parameters(), strict=True):
         assert torch.equal(found, left)
@@ -118,7 +123,7 @@ def test_leaves_the_model_as_found_when_it_breaks(name: str) -> None:
     model = nn.Sequential(conv_model().train(), nn.Linear(4, 2))  # 5 features meet 4
     x, y, draws = pictures()
     with pytest.raises(RuntimeError):
-        ATTACKS[name]()(model, x, y, Threat("linf", 0.1), draws)
+        short(name)(model, x, y, Threat("linf", 0.1), draws)
     assert all(module.training for module in model.modules() if module is not model)
     assert [p.requires_grad for p in model.parameters()] == [True, False] + [True] * 6
 
@@ -128,7 +133,7 @@ def test_leaves_the_model_as_found_when_it_breaks(name: str) -> None:
 def test_attacks_the_model_in_eval_mode(name: str, norm: str) -> None:
     (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
     in_eval, in_training = conv_model().eval(), conv_model().train()
-    assert torch.equal(ATTACKS[name]()(in_eval, x, y, threat, draws), ATTACKS[name]()(in_training, x, y, threat, draws))
+    assert torch.equal(short(name)(in_eval, x, y, threat, draws), short(name)(in_training, x, y, threat, draws))
 
 
 @ATTACK
@@ -138,7 +143,7 @@ def test_the_same_draws_give_the_same_answer_whatever_the_global_seed(name: str,
     for seed in (0, 1):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        answers.append(ATTACKS[name]()(model, x, y, Threat(norm, EPS[norm]), draws))
+        answers.append(short(name)(model, x, y, Threat(norm, EPS[norm]), draws))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(*answers)
 
@@ -150,8 +155,8 @@ def test_the_answer_does_not_depend_on_the_batch(name: str, norm: str, size: int
     """In float64: what a model rounds differently in another batch must not blur a dependence."""
     (x, y, draws), threat, model = pictures(), Threat(norm, EPS[norm]), conv_model().double()
     x = x.double()
-    whole = ATTACKS[name]()(model, x, y, threat, draws)
-    parts = [ATTACKS[name]()(model, x[i], y[i], threat, draws.select(i)) for i in torch.arange(9).split(size)]
+    whole = short(name)(model, x, y, threat, draws)
+    parts = [short(name)(model, x[i], y[i], threat, draws.select(i)) for i in torch.arange(9).split(size)]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-9)
 
 
@@ -160,17 +165,17 @@ def test_the_answer_does_not_depend_on_the_batch(name: str, norm: str, size: int
 def test_the_answer_does_not_depend_on_the_order(name: str, norm: str) -> None:
     (x, y, draws), threat, model = pictures(), Threat(norm, EPS[norm]), conv_model().double()
     x, order = x.double(), torch.tensor([3, 8, 0, 5, 1, 7, 2, 6, 4])
-    whole = ATTACKS[name]()(model, x, y, threat, draws)
-    shuffled = ATTACKS[name]()(model, x[order], y[order], threat, draws.select(order))
+    whole = short(name)(model, x, y, threat, draws)
+    shuffled = short(name)(model, x[order], y[order], threat, draws.select(order))
     torch.testing.assert_close(shuffled, whole[order], rtol=0, atol=1e-9)
 
 
 @ATTACK
 def test_works_under_no_grad_with_the_same_answer(name: str) -> None:
     x, y, draws = pictures()
-    free = ATTACKS[name]()(conv_model(), x, y, Threat("linf", 0.1), draws)
+    free = short(name)(conv_model(), x, y, Threat("linf", 0.1), draws)
     with torch.no_grad():
-        assert torch.equal(ATTACKS[name]()(conv_model(), x, y, Threat("linf", 0.1), draws), free)
+        assert torch.equal(short(name)(conv_model(), x, y, Threat("linf", 0.1), draws), free)
 
 
 @ATTACK
@@ -179,7 +184,7 @@ def test_an_empty_batch_gives_an_empty_answer(name: str, norm: str) -> None:
     x, y, draws = pictures()
     none = slice(0, 0)
     empty = Draws(0, draws.example_ids[none])
-    assert ATTACKS[name]()(conv_model(), x[none], y[none], Threat(norm, 0.1), empty).shape == (0, *SHAPE)
+    assert short(name)(conv_model(), x[none], y[none], Threat(norm, 0.1), empty).shape == (0, *SHAPE)
 
 
 class Blind(nn.Module):
@@ -203,7 +208,7 @@ class Blind(nn.Module):
 @pytest.mark.parametrize("how", ["argmax", "constant", "nan"])
 def test_a_model_without_gradient_gets_an_allowed_answer(name: str, norm: str, how: str) -> None:
     (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
-    assert threat.allows(x, ATTACKS[name]()(Blind(how), x, y % 2, threat, draws)).all()
+    assert threat.allows(x, short(name)(Blind(how), x, y % 2, threat, draws)).all()
 
 
 class Jitter(nn.Module):
@@ -225,16 +230,16 @@ def test_a_stochastic_model_draws_anew_at_each_look_and_by_example(name: str, no
     model = nn.Sequential(Jitter(), conv_model()).double()
     (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
     SEEN.clear()
-    whole = ATTACKS[name]()(model, x.double(), y, threat, draws)
+    whole = short(name)(model, x.double(), y, threat, draws)
     assert len(set(SEEN)) == len(SEEN) > 0
-    part = ATTACKS[name]()(model, x[4:].double(), y[4:], threat, draws.select(torch.arange(4, 9)))
+    part = short(name)(model, x[4:].double(), y[4:], threat, draws.select(torch.arange(4, 9)))
     torch.testing.assert_close(part, whole[4:], rtol=0, atol=1e-9)
     assert model[0].draws is None
 
 
 @ATTACK
 def test_is_a_frozen_dataclass_under_its_own_name(name: str) -> None:
-    attack = ATTACKS[name]()
+    attack = short(name)
     assert attack.name == name
     assert dataclasses.is_dataclass(attack)
     assert "name" not in {field.name for field in dataclasses.fields(attack)}
