@@ -84,8 +84,8 @@ def test_from_a_given_start_apgd_follows_the_official_path(norm: str, kind: str)
     curves = [losses_of(run, x, y, threat, kind, start) for run in (official_run, our_run)]  # [points, B]
     assert len(curves[1]) == 101
     theirs, ours = curves[0][:101], curves[1]
-    torch.testing.assert_close(ours.mean(1), theirs.mean(1), rtol=0, atol=1e-5)
-    assert ((ours - theirs).abs() > 1e-4).float().mean() < 0.01, "more than roundings, a hundred steps later"
+    assert ((ours - theirs).abs() < 1e-5).float().mean() > 0.98, "more than roundings that a kink has widened"
+    torch.testing.assert_close(ours.mean(1), theirs.mean(1), rtol=0, atol=3e-5)
 
 
 def losses_of(run: Callable[..., Tensor], x: Tensor, y: Tensor, threat: Threat, kind: str, start: Tensor) -> Tensor:
