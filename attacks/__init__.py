@@ -1,21 +1,26 @@
 """Perturbs images so that a classifier errs: threats, losses, attacks. Tensors and draws in, tensors out."""
 
 from attacks.attack import Attack
+from attacks.bpda import BPDA
 from attacks.cascades import CASCADES
 from attacks.draws import Draws
+from attacks.eot import EOT
 from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
+from attacks.gradient_attacks import GRADIENT_ATTACKS
 from attacks.losses import LOSSES
 from attacks.noise import Noise
 from attacks.pgd import PGD
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD)}
+ATTACKS: dict[str, type[Attack]] = {Noise.name: Noise, **GRADIENT_ATTACKS, EOT.name: EOT}
 
 __all__ = [
     "ATTACKS",
+    "BPDA",
     "CASCADES",
+    "EOT",
     "FGSM",
     "LOSSES",
     "PGD",
