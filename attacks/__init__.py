@@ -2,10 +2,13 @@
 
 from attacks.apgd import APGD
 from attacks.attack import Attack
+from attacks.bpda import BPDA
 from attacks.cascades import CASCADES
 from attacks.draws import Draws
+from attacks.eot import EOT
 from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
+from attacks.gradient_attacks import GRADIENT_ATTACKS
 from attacks.losses import LOSSES
 from attacks.noise import Noise
 from attacks.pgd import PGD
@@ -13,12 +16,14 @@ from attacks.square import Square
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD, APGD, Square)}
+ATTACKS: dict[str, type[Attack]] = {Noise.name: Noise, **GRADIENT_ATTACKS, EOT.name: EOT, Square.name: Square}
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "BPDA",
     "CASCADES",
+    "EOT",
     "FGSM",
     "LOSSES",
     "PGD",

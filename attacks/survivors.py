@@ -37,7 +37,7 @@ class Survivors:
         self._worst = Worst(x, y)  # of the whole batch; of those who are left, when they leave
         self._here = Worst(x, y)
         self._rows = torch.arange(len(x), device=x.device)
-        self.may_leave = not is_stochastic(queries.model)
+        self.may_leave = queries.looks == 1 and not is_stochastic(queries.model)
         self._looks = 0
 
     def __len__(self) -> int:

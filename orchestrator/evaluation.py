@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Draws, Surface, Threat
+from attacks.surface import surface_of
 from orchestrator.cascade import AttackChoice, stages
 from orchestrator.doubts import Doubt
 from orchestrator.eval_mode import in_eval_mode
@@ -63,7 +64,8 @@ def evaluate_robustness(
     first, and an example fooled at a smaller one is not attacked again. Randomness is keyed by (seed,
     example id, attack, eps), so the answer does not depend on batch size or order; `example_ids` default to
     the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
-    that no attack saw and that chose no restart. The mode of each of the model's modules is left as found.
+    that no attack saw and that chose no restart. Attacks know the `surface`, by default the `model.surface` there is.
+    The mode of each of the model's modules is left as found.
     `batch_size` images go through the model at once, half as many from when that runs out of memory.
 
     Raises ValueError where images, labels, threat or logits are not what they must be, EvaluationOutOfMemory where not
@@ -82,9 +84,8 @@ def evaluate_robustness(
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
     cascade = stages(attacks)
     with in_eval_mode(model):
-        is_noisy = surface is not None and surface.draws > 1
-        scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size, is_noisy)
-        judge = Judge(scorer, images.cpu().float(), is_doubting=doubts != "off")
+        scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size)
+        judge = Judge(scorer, images.cpu().float(), surface or surface_of(model), is_doubting=doubts != "off")
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))

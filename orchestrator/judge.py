@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from attacks.surface import Surface, knowing
 from attacks.threat import Threat
 from orchestrator.cascade import Stage
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
@@ -25,10 +27,11 @@ class Judge:
     unless `is_doubting`, but for images outside the threat).
     """
 
-    def __init__(self, scorer: Scorer, images: Tensor, is_doubting: bool) -> None:
+    def __init__(self, scorer: Scorer, images: Tensor, surface: Surface, is_doubting: bool) -> None:
         self.scorer, self.images = scorer, images
         self.doubts: list[Doubt] = []
         logits, again = scorer.look(images)
+        self.surface = replace(surface, draws=1) if self._is_certain else surface  # one draw of no noise is as good
         everyone = torch.arange(len(images))
         self.clean = scorer.scores(images, everyone, "clean")
         self.worst = self.clean.select(everyone)
@@ -39,7 +42,7 @@ class Judge:
         self.attack_rows: list[dict[str, Any]] = []
         self.example_frames: list[pd.DataFrame] = []
         if is_doubting:
-            self._doubt(random_outputs(logits, again))
+            self._doubt(random_outputs(logits, again) if surface.draws == 1 else None)
             self._doubt(gives_probabilities(logits))
             self._doubt(degenerate(self.clean.prediction, scorer.labels, logits.shape[1]))
 
@@ -79,9 +82,10 @@ class Judge:
         device, known = self.scorer.device, self.scorer.draws
         x, y = self.images[rows].to(device), self.scorer.labels[rows].to(device)
         draws = known.select(rows).fork(stage.id, repr(threat.eps)).to(device)
-        with torch.random.fork_rng(devices=[]), in_eval_mode(self.scorer.model):  # whatever the attack leaves behind
+        model = self.scorer.model
+        with torch.random.fork_rng(devices=[]), in_eval_mode(model), knowing(model, self.surface):
             torch.default_generator.manual_seed(known.seed % 2**63)  # for a stochastic layer without a source
-            adversarial = stage.attack(self.scorer.model, x, y, threat, draws)
+            adversarial = stage.attack(model, x, y, threat, draws)
         return adversarial.detach().to(self.images)
 
     def _take(self, returned: Tensor, alive: Tensor, stage: Stage, threat: Threat) -> None:
