@@ -6,6 +6,7 @@ from attacks.bpda import BPDA
 from attacks.cascades import CASCADES
 from attacks.draws import Draws
 from attacks.eot import EOT
+from attacks.fab import FAB
 from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
 from attacks.gradient_attacks import GRADIENT_ATTACKS
@@ -16,7 +17,8 @@ from attacks.square import Square
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {Noise.name: Noise, **GRADIENT_ATTACKS, EOT.name: EOT, Square.name: Square}
+_OTHERS: tuple[type[Attack], ...] = (EOT, FAB, Square)
+ATTACKS: dict[str, type[Attack]] = {Noise.name: Noise, **GRADIENT_ATTACKS, **{other.name: other for other in _OTHERS}}
 
 __all__ = [
     "APGD",
@@ -24,6 +26,7 @@ __all__ = [
     "BPDA",
     "CASCADES",
     "EOT",
+    "FAB",
     "FGSM",
     "LOSSES",
     "PGD",

@@ -48,9 +48,15 @@ class Survivors:
         """The worst point of each row that is left."""
         return self._here.adversarial
 
-    def see(self, point: Tensor, logits: Tensor) -> Tensor | None:
-        """Take note of the points of all who are left; where some leave, gives the positions of those who stay."""
-        self._here.see(point, logits, ~self._here.is_clear if self.may_leave else None)
+    def see(self, point: Tensor, logits: Tensor, is_allowed: Tensor | None = None) -> Tensor | None:
+        """Take note of the points of all who are left; where some leave, gives the positions of those who stay.
+
+        Points that are not allowed do not count.
+        """
+        is_open = ~self._here.is_clear if self.may_leave else None
+        if is_allowed is not None:
+            is_open = is_allowed if is_open is None else is_open & is_allowed
+        self._here.see(point, logits, is_open)
         self._looks += 1
         if not self.may_leave or (point.is_cuda and self._looks % _LOOKS_BETWEEN):
             return None
