@@ -27,6 +27,7 @@ _TARGETED = {"dlr": targeted_dlr, "margin": targeted_margin}
 class APGD:
     """`steps` steps of the size that pays, from a random point of the ball's surface, in `restarts` independent runs.
 
+    By default it is one run, and five in l1 where it is untargeted, as its authors have it in AutoAttack.
     With `targets` above 0, one run after the other aims at each of the so many likeliest wrong classes, by the targeted
     form of `loss` (dlr or margin). An example that is fooled is not attacked any further; of the others the worst
     point by margin is given. In l1 it is the sparse form of Croce, Hein 2021 (arXiv 2103.01208), whose last 40 % of
@@ -38,13 +39,14 @@ class APGD:
 
     name: ClassVar[str] = "apgd"
     steps: int = 100
-    restarts: int = 1
+    restarts: int | None = None
     loss: str = "cross_entropy"
     targets: int = 0
 
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)
-        at_least("restarts", self.restarts, 1)
+        if self.restarts is not None:
+            at_least("restarts", self.restarts, 1)
         at_least("targets", self.targets, 0)
         one_of("loss", self.loss, _TARGETED if self.targets else LOSSES)
 
@@ -52,7 +54,7 @@ class APGD:
         x, draws = x.detach(), draws.to(x.device).fork(self.name)
         worst = Worst(x, y)
         with querying(model) as queries:
-            for restart, aim in self._runs(queries, x, y, draws):
+            for restart, aim in self._runs(queries, x, y, threat, draws):
                 rows = filled((~worst.is_fooled).nonzero().flatten())
                 if not len(rows):
                     break
@@ -60,14 +62,14 @@ class APGD:
                 worst.absorb(rows, self._run(queries, x[rows], y[rows], aim[rows], threat, source))
         return worst.adversarial
 
-    def _runs(self, queries: Queries, x: Tensor, y: Tensor, draws: Draws) -> list[tuple[int, Tensor]]:
-        """What each run aims at, as its loss takes it."""
+    def _runs(self, queries: Queries, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> list[tuple[int, Tensor]]:
+        """The number of each run, and what it aims at, as its loss takes it."""
         if not self.targets or not len(x):
-            return list(enumerate([y] * self.restarts))
+            return list(enumerate([y] * (self.restarts or (5 if threat.norm == "l1" else 1))))
         everyone = filled(torch.arange(len(x), device=x.device))
         logits = queries.logits(x[everyone], draws.select(everyone).fork("targets"))[: len(x)]
         targets = likeliest_targets(logits, y, self.targets)
-        return list(enumerate(aimed(y, target) for target in targets.unbind(1) for _ in range(self.restarts)))
+        return list(enumerate(aimed(y, target) for target in targets.unbind(1) for _ in range(self.restarts or 1)))
 
     def _run(self, queries: Queries, x: Tensor, y: Tensor, aim: Tensor, threat: Threat, draws: Draws) -> Worst:
         survivors = Survivors(queries, x, y, draws)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from attacks.sampling import sampled
 from attacks.surface import Surface, knowing
 from attacks.threat import Threat
 from orchestrator.cascade import Stage
@@ -55,6 +56,7 @@ class Judge:
         """Attack the survivors, judge what comes back, write it down."""
         # a stochastic model is attacked while anything is left of an example: its expected accuracy is what counts
         alive = (self.choosing.probability > (0.5 if self._is_certain else 0.0)).nonzero().flatten()
+        alive = alive[sampled(self.scorer.draws.select(alive), getattr(stage.attack, "share", 1.0))]
         were_robust = int(self.robust.sum())
         started = time.perf_counter()
         with counted(self.scorer.model) as passes:
