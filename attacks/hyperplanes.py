@@ -13,8 +13,8 @@ def onto_plane(point: Tensor, slope: Tensor, rise: Tensor, norm: str) -> Tensor:
     """The shortest move within the box for which slope . move = rise. [B, d], [B, d], [B] -> [B, d]
 
     Where the box leaves too little room, the move goes as far along the slope as it can. Croce, Hein 2020, arXiv
-    1907.02044, section 2.3, who sort; for linf and l2 the multiplier is found here by Newton's method, which ends, since
-    what it solves is concave and piecewise linear.
+    1907.02044, section 2.3. They sort; here, for linf and l2, Newton's method finds the multiplier: it ends, since what
+    it solves is concave and piecewise linear.
     """
     slope = slope * rise.sign()[:, None]
     steep, rise = slope.abs(), rise.abs()

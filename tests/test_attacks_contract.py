@@ -20,10 +20,11 @@ ATTACK = pytest.mark.parametrize("name", ATTACKS)
 GUIDED = pytest.mark.parametrize("name", [name for name in ATTACKS if name not in UNGUIDED])
 NORM = pytest.mark.parametrize("norm", NORMS)
 EPS = {"linf": 0.1, "l2": 0.8, "l1": 3.0}  # for pictures of 3x4x4
-SHORT: dict[str, dict[str, int]] = {"square": {"queries": 60}, "fab": {"steps": 10}}  # settings at which a law takes no minute to hold
+SHORT: dict[str, dict[str, int]] = {"square": {"queries": 60}, "fab": {"steps": 10}}
 
 
 def short(name: str) -> Attack:
+    """The attack, in little time where its defaults take long."""
     return ATTACKS[name](**SHORT.get(name, {}))
 
 
