@@ -37,7 +37,7 @@ def set_window(x: Tensor, point: Tensor, numbers: Tensor, side: int, threat: Thr
 
 def pattern(numbers: Tensor, channels: int) -> Tensor:
     """Which channels go up: a number below 2^C. int64 [B]"""
-    return (numbers[:, 2].double() * 2**channels).long()
+    return (numbers[:, 2].double() * float(1 << channels)).long()
 
 
 def tiles(x: Tensor, threat: Threat, draws: Draws) -> Tensor:
