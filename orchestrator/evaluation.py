@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks import Draws, Surface, Threat
 from attacks.surface import surface_of
+from orchestrator.audit import Audit
 from orchestrator.cascade import AttackChoice, stages
 from orchestrator.doubts import Doubt
 from orchestrator.eval_mode import in_eval_mode
@@ -28,7 +29,8 @@ class Robustness:
     `curve` maps each eps to the robust accuracy there; `robust_area` is the mean at eps/4, eps/2 and eps where
     the three were asked for, else None. `per_attack` and `per_example` are the grain (columns as in the tables
     `attacks` and `examples`). `adversarials` is shaped like the images: row i is misclassified exactly where
-    example i is not robust, and a clean error gives the image itself.
+    example i is not robust, and a clean error gives the image itself. `audit`, where attacks looked at a sample of the
+    survivors only: how many fell, and what the same attacks might still take of the rest.
     """
 
     threat: Threat
@@ -41,6 +43,7 @@ class Robustness:
     per_example: pd.DataFrame
     adversarials: Tensor
     doubts: list[Doubt] = field(default_factory=list)
+    audit: Audit | None = None
 
 
 def evaluate_robustness(
@@ -109,4 +112,5 @@ def _told(judge: Judge, threat: Threat, like: Tensor) -> Robustness:
         per_example=pd.concat(judge.example_frames, ignore_index=True),
         adversarials=judge.adversarials.to(like),
         doubts=judge.doubts,
+        audit=judge.audits.get(threat.eps),
     )
