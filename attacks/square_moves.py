@@ -47,7 +47,7 @@ def tiles(x: Tensor, threat: Threat, draws: Draws) -> Tensor:
     down, right = height // side, width // side
     signs = draws.fork("signs").signs(channels, down, 1, right, 1)
     turned = draws.fork("turned").signs(1, down, 1, right, 1) > 0
-    bump = bumps(side, threat.norm).to(x.device)
+    bump = bumps(side, threat.norm, x.device)
     field = signs * torch.where(turned, bump[:, None, :], bump.T[:, None, :])  # [B, C, down, side, right, side]
     delta = x.new_zeros(x.shape)
     top, left = (height - down * side) // 2, (width - right * side) // 2
@@ -81,7 +81,7 @@ def move_budget(x: Tensor, point: Tensor, numbers: Tensor, side: int, threat: Th
 
 def _signed_bumps(numbers: Tensor, side: int, channels: int, norm: str) -> Tensor:
     """-> [B, C, side * side]"""
-    bump = bumps(side, norm).to(numbers.device)
+    bump = bumps(side, norm, numbers.device)
     turned = torch.where((numbers[:, 4] < 0.5)[:, None], bump.flatten(), bump.T.flatten())
     return torch.where(numbers[:, 5 : 5 + channels] < 0.5, -1.0, 1.0)[:, :, None] * turned[:, None, :]
 

@@ -27,9 +27,9 @@ def odd_side(side: int, height: int, width: int) -> int:
 
 def corners(places: Tensor, side: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Top and left of windows inside the image, from numbers in [0, 1). [B, 2] -> int64 [B], [B]"""
-    room = torch.tensor([height - side + 1, width - side + 1], device=places.device)
-    top, left = torch.minimum((places * room).long(), room - 1).unbind(1)
-    return top, left
+    down, right = height - side, width - side
+    top, left = places.unbind(1)
+    return (top * (down + 1)).long().clamp_(max=down), (left * (right + 1)).long().clamp_(max=right)
 
 
 def inside(top: Tensor, left: Tensor, side: int, height: int, width: int) -> Tensor:
@@ -47,7 +47,7 @@ def pixels(top: Tensor, left: Tensor, side: int, width: int) -> Tensor:
 
 
 @functools.cache
-def bumps(side: int, norm: str) -> Tensor:
+def bumps(side: int, norm: str, device: torch.device) -> Tensor:
     """A peak above a trough, of length 1 in l2 or l1: the pattern with which their windows begin. -> [side, side]
 
     Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049, section 3.3; the steeper one of l1 is that of Croce,
@@ -55,7 +55,7 @@ def bumps(side: int, norm: str) -> Tensor:
     """
     upper = side // 2
     pattern = torch.cat([_bump(upper, side, norm), -_bump(side - upper, side, norm)])
-    return pattern / length(pattern[None], norm)
+    return (pattern / length(pattern[None], norm)).to(device)
 
 
 def _bump(height: int, width: int, norm: str) -> Tensor:

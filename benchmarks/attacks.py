@@ -75,7 +75,7 @@ def ours(case: str, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, batc
 def official(case: str, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, batch: int) -> float:
     from pyautoattack import AutoAttack
 
-    attack = AutoAttack(model, norm=threat.norm.capitalize(), eps=threat.eps, device="cpu", verbose=False, seed=0)
+    attack = AutoAttack(model, norm=threat.norm.capitalize(), eps=threat.eps, device="cpu", seed=0)
     if case != "autoattack":
         attack.attacks_to_run = [case]
     return accuracy(model, attack.run_standard_evaluation(x, y, bs=batch), y)

@@ -85,7 +85,7 @@ def test_autoattack_leaves_no_more_than_the_official_one(norm: str) -> None:
     from pyautoattack import AutoAttack
 
     case, threat = digit_case(), Threat(norm, EPS[norm])
-    official = AutoAttack(case.model, norm=norm.capitalize(), eps=threat.eps, device="cpu", verbose=False, seed=0)
+    official = AutoAttack(case.model, norm=norm.capitalize(), eps=threat.eps, device="cpu", seed=0)
     left = accuracy(official.run_standard_evaluation(case.x, case.y, bs=300))
     result = evaluate_robustness(case.model, case.x, case.y, threat=threat, attacks="autoattack")
     assert 0.1 < left < 0.95, "shows nothing"
