@@ -1,21 +1,32 @@
 """Perturbs images so that a classifier errs: threats, losses, attacks. Tensors and draws in, tensors out."""
 
+from attacks.apgd import APGD
 from attacks.attack import Attack
+from attacks.bpda import BPDA
 from attacks.cascades import CASCADES
 from attacks.draws import Draws
+from attacks.eot import EOT
+from attacks.fab import FAB
 from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
+from attacks.gradient_attacks import GRADIENT_ATTACKS
 from attacks.losses import LOSSES
 from attacks.noise import Noise
 from attacks.pgd import PGD
+from attacks.square import Square
 from attacks.surface import Surface
 from attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Noise, FGSM, PGD, FeaturePGD)}
+_OTHERS: tuple[type[Attack], ...] = (EOT, FAB, Square)
+ATTACKS: dict[str, type[Attack]] = {Noise.name: Noise, **GRADIENT_ATTACKS, **{other.name: other for other in _OTHERS}}
 
 __all__ = [
+    "APGD",
     "ATTACKS",
+    "BPDA",
     "CASCADES",
+    "EOT",
+    "FAB",
     "FGSM",
     "LOSSES",
     "PGD",
@@ -23,6 +34,7 @@ __all__ = [
     "Draws",
     "FeaturePGD",
     "Noise",
+    "Square",
     "Surface",
     "Threat",
 ]

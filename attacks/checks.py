@@ -26,3 +26,9 @@ def positive(key: str, value: float) -> None:
     """Raises ValueError where `value` is not finite and > 0."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{key}: must be finite and > 0, got {value!r}")
+
+
+def a_share(key: str, value: float) -> None:
+    """Raises ValueError where `value` is not in (0, 1]."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{key}: must be above 0 and at most 1, got {value!r}")

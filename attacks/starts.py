@@ -1,4 +1,4 @@
-"""Random points in the ball around an image."""
+"""Random points in the ball around an image, and on its surface."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ def random_point(x: Tensor, threat: Threat, draws: Draws) -> Tensor:
     """A point uniform in the ball of the threat's norm, then clipped to the box. [B, ...] -> [B, ...]"""
     delta = _UNIT_BALL[threat.norm](draws, x[0].numel() if len(x) else 0).to(x.dtype)
     return project(x, x + threat.eps * delta.view_as(x), threat)
+
+
+def surface_point(x: Tensor, threat: Threat, draws: Draws) -> Tensor:
+    """Where APGD starts: a random direction as long as the ball allows, then clipped to the box. -> [B, ...]
+
+    Uniform numbers for linf, normal ones for l2; for l1 normal ones, brought to the nearest point of ball and box.
+    """
+    size = x[0].numel() if len(x) else 0
+    wish = draws.uniform(size, low=-1.0) if threat.norm == "linf" else draws.normal(size)
+    wish = wish.to(x.dtype)
+    if threat.norm != "l1":
+        wish = wish * (threat.eps / length(wish, threat.norm))[:, None]
+    return project(x, x + wish.view_as(x), threat)
 
 
 def _in_linf_ball(draws: Draws, size: int) -> Tensor:

@@ -16,11 +16,11 @@ def steepest_step(point: Tensor, gradient: Tensor, norm: str, size: float) -> Te
     if norm == "linf":
         return torch.add(point, gradient.sign(), alpha=size)
     if norm == "l2":
-        return torch.add(point, _unit(gradient), alpha=size)
+        return torch.add(point, unit(gradient), alpha=size)
     return point + _sparse(point, gradient, size)
 
 
-def _unit(gradient: Tensor) -> Tensor:
+def unit(gradient: Tensor) -> Tensor:
     """Each row at l2 length 1, also where its square underflows float32; zero rows stay zero."""
     flat = gradient.flatten(1)
     largest = flat.abs().amax(1, keepdim=True)

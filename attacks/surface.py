@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ class Surface:
     `draws`: forward passes over which a stochastic model's gradient is averaged (EOT); 1 says that the
     model is deterministic. `losses`: names in `attacks.LOSSES` that are worth trying, best first.
     `backward`: None where the true gradient is useful, else a differentiable stand-in whose gradient
-    replaces that of the model in the backward pass (BPDA; Athalye, Carlini, Wagner 2018, arXiv 1802.00420).
+    replaces that of the model in the backward pass (BPDA; Athalye, Carlini, Wagner 2018, arXiv 1802.00420). It
+    gives [B, K] of images, as the model does: for a network f behind a part g that has no useful gradient and is nearly
+    the identity, f itself, or `lambda x: f(x + (g(x) - x).detach())`, which is its gradient at g(x).
     Raises ValueError for fewer than one draw or an unknown loss.
     """
 
@@ -30,3 +33,27 @@ class Surface:
         at_least("draws", self.draws, 1)
         for loss in self.losses:
             one_of("losses", loss, LOSSES)
+
+
+_PLAIN = Surface()
+
+
+def surface_of(model: nn.Module) -> Surface:
+    """What is known about `model`: its `surface`, where there is one beside it, else that it is a plain network."""
+    surface = getattr(model, "surface", _PLAIN)
+    return surface if isinstance(surface, Surface) else _PLAIN
+
+
+@contextmanager
+def knowing(model: nn.Module, surface: Surface) -> Iterator[None]:
+    """Within the block attacks on `model` know `surface`, whatever stands beside it; then that is put back."""
+    held = vars(model).get("surface", _PLAIN)
+    was_known = "surface" in vars(model)
+    object.__setattr__(model, "surface", surface)
+    try:
+        yield
+    finally:
+        if was_known:
+            object.__setattr__(model, "surface", held)
+        else:
+            object.__delattr__(model, "surface")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -83,6 +83,18 @@ def _with_losses(attack: Any, losses: tuple[str, ...]) -> list[Any]:
 def _stage(attack: AttackCall) -> Stage:
     kind = attack if hasattr(attack, "__qualname__") else type(attack)
     name = str(getattr(attack, "name", kind.__qualname__))
-    settings: dict[str, Any] = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
-    text = json.dumps({"name": name, **settings}, sort_keys=True, default=repr)
+    text = json.dumps({"name": name, **_settings(attack)}, sort_keys=True, default=repr)
     return Stage(attack, name, text, attack_id(text))
+
+
+def _settings(attack: Any) -> dict[str, Any]:
+    """The fields of a dataclass; an attack within (eot) with its name, without which two of them would be one."""
+    if not is_dataclass(attack) or isinstance(attack, type):
+        return {}
+    return {field.name: _setting(getattr(attack, field.name)) for field in fields(attack)}
+
+
+def _setting(value: Any) -> Any:
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return ({"name": value.name} if hasattr(value, "name") else {}) | _settings(value)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Draws, Surface, Threat
+from attacks.surface import surface_of
+from orchestrator.audit import Audit
 from orchestrator.cascade import AttackChoice, stages
 from orchestrator.doubts import Doubt
 from orchestrator.eval_mode import in_eval_mode
@@ -27,7 +29,8 @@ class Robustness:
     `curve` maps each eps to the robust accuracy there; `robust_area` is the mean at eps/4, eps/2 and eps where
     the three were asked for, else None. `per_attack` and `per_example` are the grain (columns as in the tables
     `attacks` and `examples`). `adversarials` is shaped like the images: row i is misclassified exactly where
-    example i is not robust, and a clean error gives the image itself.
+    example i is not robust, and a clean error gives the image itself. `audit`, where attacks looked at a sample of the
+    survivors only: how many fell, and what the same attacks might still take of the rest.
     """
 
     threat: Threat
@@ -40,6 +43,7 @@ class Robustness:
     per_example: pd.DataFrame
     adversarials: Tensor
     doubts: list[Doubt] = field(default_factory=list)
+    audit: Audit | None = None
 
 
 def evaluate_robustness(
@@ -63,7 +67,8 @@ def evaluate_robustness(
     first, and an example fooled at a smaller one is not attacked again. Randomness is keyed by (seed,
     example id, attack, eps), so the answer does not depend on batch size or order; `example_ids` default to
     the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
-    that no attack saw and that chose no restart. The mode of each of the model's modules is left as found.
+    that no attack saw and that chose no restart. Attacks know the `surface`, by default the `model.surface` there is.
+    The mode of each of the model's modules is left as found.
     `batch_size` images go through the model at once, half as many from when that runs out of memory.
 
     Raises ValueError where images, labels, threat or logits are not what they must be, EvaluationOutOfMemory where not
@@ -82,9 +87,8 @@ def evaluate_robustness(
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
     stages(attacks)  # what is wrong with them is said before a model is asked anything
     with in_eval_mode(model):
-        is_noisy = surface is not None and surface.draws > 1
-        scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size, is_noisy)
-        judge = Judge(scorer, images.cpu().float(), is_doubting=doubts != "off")
+        scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size)
+        judge = Judge(scorer, images.cpu().float(), surface or surface_of(model), is_doubting=doubts != "off")
         cascade = stages(attacks, surface, judge.classes)
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
@@ -109,4 +113,5 @@ def _told(judge: Judge, threat: Threat, like: Tensor) -> Robustness:
         per_example=pd.concat(judge.example_frames, ignore_index=True),
         adversarials=judge.adversarials.to(like),
         doubts=judge.doubts,
+        audit=judge.audits.get(threat.eps),
     )

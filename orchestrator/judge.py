@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from attacks.sampling import sampled
+from attacks.surface import Surface, knowing
 from attacks.threat import Threat
+from orchestrator.audit import Audit
 from orchestrator.cascade import Stage
 from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
 from orchestrator.eval_mode import in_eval_mode
@@ -21,15 +25,17 @@ from orchestrator.statistics import wilson_interval
 class Judge:
     """Keeps the worst image found for every example, and writes down each stage.
 
-    `attack_rows` and `example_frames` are what it wrote, `adversarials` the worst images, `doubts` its doubts (none
-    unless `is_doubting`, but for images outside the threat).
+    `attack_rows` and `example_frames` are what it wrote, `adversarials` the worst images, `audits`, by eps, what stages
+    that took a sample say of the rest, `doubts` its doubts (none unless `is_doubting`, but for images outside the
+    threat).
     """
 
-    def __init__(self, scorer: Scorer, images: Tensor, is_doubting: bool) -> None:
+    def __init__(self, scorer: Scorer, images: Tensor, surface: Surface, is_doubting: bool) -> None:
         self.scorer, self.images = scorer, images
         self.doubts: list[Doubt] = []
         logits, again = scorer.look(images)
         self.classes = logits.shape[1]
+        self.surface = replace(surface, draws=1) if self._is_certain else surface  # one draw of no noise is as good
         everyone = torch.arange(len(images))
         self.clean = scorer.scores(images, everyone, "clean")
         self.worst = self.clean.select(everyone)
@@ -39,8 +45,9 @@ class Judge:
         self.adversarials = images.clone()
         self.attack_rows: list[dict[str, Any]] = []
         self.example_frames: list[pd.DataFrame] = []
+        self.audits: dict[float, Audit] = {}
         if is_doubting:
-            self._doubt(random_outputs(logits, again))
+            self._doubt(random_outputs(logits, again) if surface.draws == 1 else None)
             self._doubt(gives_probabilities(logits))
             self._doubt(degenerate(self.clean.prediction, scorer.labels, logits.shape[1]))
 
@@ -53,6 +60,8 @@ class Judge:
         """Attack the survivors, judge what comes back, write it down."""
         # a stochastic model is attacked while anything is left of an example: its expected accuracy is what counts
         alive = (self.choosing.probability > (0.5 if self._is_certain else 0.0)).nonzero().flatten()
+        survivors, share = len(alive), getattr(stage.attack, "share", 1.0)
+        alive = alive[sampled(self.scorer.draws.select(alive), share)]
         were_robust = int(self.robust.sum())
         started = time.perf_counter()
         with counted(self.scorer.model) as passes:
@@ -64,6 +73,9 @@ class Judge:
             self._take(torch.cat(returned), alive, stage, threat)
         what = {"attack": stage.name, "attack_id": stage.id, "norm": threat.norm, "eps": threat.eps}
         counts = {"n_attacked": len(alive), "n_fooled": max(0, were_robust - int(self.robust.sum()))}
+        if share < 1:
+            audit = self.audits.get(threat.eps, Audit(len(self.images), survivors, len(alive)))
+            self.audits[threat.eps] = audit.add(counts["n_fooled"])
         self.attack_rows.append(
             what
             | {"position": position, "attack_json": stage.json, "n": len(self.images), **counts}
@@ -80,9 +92,10 @@ class Judge:
         device, known = self.scorer.device, self.scorer.draws
         x, y = self.images[rows].to(device), self.scorer.labels[rows].to(device)
         draws = known.select(rows).fork(stage.id, repr(threat.eps)).to(device)
-        with torch.random.fork_rng(devices=[]), in_eval_mode(self.scorer.model):  # whatever the attack leaves behind
+        model = self.scorer.model
+        with torch.random.fork_rng(devices=[]), in_eval_mode(model), knowing(model, self.surface):
             torch.default_generator.manual_seed(known.seed % 2**63)  # for a stochastic layer without a source
-            adversarial = stage.attack(self.scorer.model, x, y, threat, draws)
+            adversarial = stage.attack(model, x, y, threat, draws)
         return adversarial.detach().to(self.images)
 
     def _take(self, returned: Tensor, alive: Tensor, stage: Stage, threat: Threat) -> None:

@@ -36,15 +36,15 @@ class Scores:
 class Scorer:
     """A model in eval mode and the `labels` [n] of the examples it is asked about; `draws` are theirs.
 
-    `passes` over the same images are averaged: one, unless the model is stochastic: as it says, as `is_noisy` says, or
-    as its first two answers show.
+    `passes` over the same images are averaged: one, unless the model is stochastic: as its layers say, or as its first
+    two answers show.
     """
 
-    def __init__(self, model: nn.Module, labels: Tensor, draws: Draws, batch_size: int, is_noisy: bool) -> None:
+    def __init__(self, model: nn.Module, labels: Tensor, draws: Draws, batch_size: int) -> None:
         self.model, self.labels, self.draws = model, labels, draws
         self.device = next((tensor.device for tensor in model.parameters()), labels.device)
         self.batching = Batching(batch_size, self.device)
-        self.passes = STOCHASTIC_PASSES if is_noisy or is_stochastic(model) else 1
+        self.passes = STOCHASTIC_PASSES if is_stochastic(model) else 1
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from attacks.threat import NORMS
 from orchestrator.contracts.attack import BLINDNESS, CLAIMS, EPS, FACTORS
 from orchestrator.contracts.settings import can_be_written_in_a_spec, is_a_frozen_dataclass_under_its_own_name
 
-UNGUIDED = {"noise"}  # attacks that follow no gradient: nobody expects them to reach a known distance
+UNGUIDED = {"noise", "square"}  # attacks that follow no gradient: nobody expects them to reach a known distance
 
 ATTACK = pytest.mark.parametrize("name", ATTACKS)
 GUIDED = pytest.mark.parametrize("name", [name for name in ATTACKS if name not in UNGUIDED])
@@ -141,7 +141,7 @@ def test_strong_pgd_is_what_figures_are_quoted_with() -> None:
 
 
 def test_the_public_surface() -> None:
-    table = {attack.__name__ for attack in ATTACKS.values()}
+    table = {attack.__name__ for attack in ATTACKS.values()} | {"BPDA"}
     assert set(attacks.__all__) == table | {"ATTACKS", "CASCADES", "LOSSES", "Attack", "Draws", "Surface", "Threat"}
     assert all(getattr(attacks, name) is not None for name in attacks.__all__)
 

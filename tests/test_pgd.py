@@ -119,7 +119,10 @@ def test_keep_best_contains_last(case: Case, norm: str, loss: str) -> None:
     best, last = (replace(attack, keep=keep)(case.model, x, y, threat, draws) for keep in ("best", "last"))
     with torch.no_grad():
         from_best, from_last = margin(case.model(best), y), margin(case.model(last), y)
-    assert (from_best >= from_last - 1e-5).all()  # what a model rounds differently from call to call
+    withstands = from_best <= 0
+    assert 0 < withstands.sum() < 100
+    assert (from_last <= 1e-5)[withstands].all()  # what a model rounds differently from call to call
+    assert (from_best >= from_last - 1e-5)[withstands].all()
 
 
 class Ridge(nn.Module):
@@ -211,7 +214,7 @@ def test_a_fooled_example_is_not_attacked_in_the_next_restart(case: Case) -> Non
     assert 10 < left < 90
     counter.forward.clear()
     twice = PGD(steps=3, restarts=2)(model, case.x[:100], case.y[:100], threat, draws)
-    assert counter.rows[0] == 4 * 100 + 4 * left
+    assert counter.rows[0] <= 4 * 100 + 4 * left
     assert torch.equal(*(a[case.judge(once, torch.arange(100))] for a in (once, twice)))
 
 
@@ -280,3 +283,25 @@ def test_of_two_ties_the_one_that_argmax_gives_away_is_worse() -> None:
     assert (worst.adversarial.item(), worst.is_fooled.item()) == (2.0, True)
     worst.see(torch.full((1, 1), 3.0), torch.tensor([[0.0, 1.0, 1.0]]))
     assert worst.adversarial.item() == 2.0
+
+
+def test_a_fooled_example_costs_nothing_more_and_a_path_that_goes_round_is_left(case: Case) -> None:
+    """With the same verdicts, and the same answers for those who withstand, as the loop that goes on to the end."""
+    model, threat, rows = nn.Sequential(case.model), Threat("linf", 0.03), torch.arange(60)
+    x, y, draws = case.x[rows], case.y[rows], Draws(0, case.ids[rows])
+    attack = PGD(steps=30, step_size=0.015)
+    counter = Counter(model)
+    quick = attack(model, x, y, threat, draws)
+    cost = counter.rows[0]
+    slow = Worst(x, y)
+    point = attack._start(x, threat, draws.fork("pgd", 0))
+    for _ in range(30):
+        given = point.detach().requires_grad_()
+        logits = case.model(given)
+        slow.see(given.detach(), logits.detach())
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), given)
+        point = attack._next(x, point, gradient, threat)
+    slow.see(point, case.model(point).detach())
+    assert cost < 0.7 * 31 * 60
+    assert torch.equal(case.judge(quick, rows), slow.is_fooled)
+    torch.testing.assert_close(quick[~slow.is_fooled], slow.adversarial[~slow.is_fooled])
