@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from attacks.attack import Attack
+from attacks.bim import BIM
+from attacks.carlini_wagner import CarliniWagner
+from attacks.ddn import DDN
+from attacks.deepfool import DeepFool
 from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
+from attacks.fmn import FMN
+from attacks.mim import MIM
 from attacks.pgd import PGD
+from attacks.rfgsm import RFGSM
 
-GRADIENT_ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, PGD, FeaturePGD)}
+GRADIENT_ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (FGSM, RFGSM, BIM, MIM, PGD, FeaturePGD, DeepFool, CarliniWagner, DDN, FMN)
+}
