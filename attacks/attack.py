@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from attacks.draws import Draws
-from attacks.threat import Threat
+from attacks.threat import NORMS, Threat
 
 
 class Attack(Protocol):
@@ -22,3 +22,9 @@ class Attack(Protocol):
     name: ClassVar[str]
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor: ...
+
+
+def norms_of(attack: Any) -> tuple[str, ...]:
+    """The norms of the threats that an attack takes; one around another attack takes what that does."""
+    found: tuple[str, ...] = getattr(getattr(attack, "attack", attack), "norms", NORMS)
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks import Draws, Surface, Threat
 from attacks.surface import surface_of
+from orchestrator.attack_norms import refuse_norm
 from orchestrator.cascade import AttackChoice, stages
 from orchestrator.doubts import Doubt
 from orchestrator.eval_mode import in_eval_mode
@@ -68,8 +69,8 @@ def evaluate_robustness(
     The mode of each of the model's modules is left as found.
     `batch_size` images go through the model at once, half as many from when that runs out of memory.
 
-    Raises ValueError where images, labels, threat or logits are not what they must be, EvaluationOutOfMemory where not
-    one image fits.
+    Raises ValueError where images, labels, threat, attacks or logits are not what they must be, EvaluationOutOfMemory
+    where not one image fits.
     """
     if doubts not in ("off", "cheap", "full"):
         raise ValueError(f"doubts: must be one of off, cheap, full, got {doubts!r}")
@@ -83,6 +84,7 @@ def evaluate_robustness(
     if ids.shape != labels.shape:
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
     cascade = stages(attacks)
+    refuse_norm(cascade, threat.norm)
     with in_eval_mode(model):
         scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size)
         judge = Judge(scorer, images.cpu().float(), surface or surface_of(model), is_doubting=doubts != "off")

@@ -25,7 +25,11 @@ EVERY_GUIDED = pytest.mark.parametrize(("name", "norm"), [pair for pair in PAIRS
 EPS = {"linf": 0.1, "l2": 0.8, "l1": 3.0}  # for pictures of 3x4x4
 
 
-SHORT: dict[str, dict[str, object]] = {"carlini_wagner": {"steps": 30, "searches": 3, "initial_c": 1.0}}
+SHORT: dict[str, dict[str, object]] = {
+    "carlini_wagner": {"steps": 30, "searches": 2, "initial_c": 10.0, "learning_rate": 0.1},
+    "ddn": {"steps": 20},
+    "fmn": {"steps": 20},
+}
 CLOSE: dict[str, dict[str, object]] = {  # the known distances are far less than what Adam goes by in a step of 0.01
     "carlini_wagner": {"learning_rate": 0.001, "steps": 100, "searches": 6, "initial_c": 0.01}
 }

@@ -286,6 +286,13 @@ def test_an_unknown_attack_is_refused_and_the_nearest_offered() -> None:
         evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["pgdd"])
 
 
+def test_an_attack_that_is_not_for_the_norm_is_refused_before_any_is_run() -> None:
+    eot = {"name": "eot", "attack": {"name": "ddn"}}
+    for attack, name in (("carlini_wagner", "carlini_wagner"), (eot, "eot")):
+        with pytest.raises(ValueError, match=rf"^attacks: {name} is for threats in l2, got one in linf$"):
+            evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=[Shift(), attack])
+
+
 def test_logits_that_are_not_finite_are_refused() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -189,10 +189,10 @@ def test_noise_of_torch_that_the_surface_declares_is_no_doubt() -> None:
 
 def test_knowing_puts_back_what_was_beside_the_model() -> None:
     model, held, lent = Stairs(), Surface(draws=2), Surface(draws=3)
-    with pytest.raises(RuntimeError, match="broke"):  # noqa: PT012, a block that breaks
-        with knowing(model, lent):
-            assert surface_of(model) is lent
-            raise RuntimeError("broke")
+    with knowing(model, lent):
+        assert surface_of(model) is lent
+    with pytest.raises(RuntimeError, match="broke"), knowing(model, lent):
+        raise RuntimeError("broke")
     assert "surface" not in vars(model)
     model.surface = held  # type: ignore[assignment]
     with knowing(model, lent), knowing(model, replace(lent, draws=4)):
