@@ -77,5 +77,5 @@ class FMN:
 
 def _to_boundary(gap: Tensor, gradient: Tensor, norm: str) -> Tensor:
     """How far away the margin would be 0 if it were linear. [B], [B, ...] -> [B]"""
-    steepness = torch.linalg.vector_norm(gradient.flatten(1), ord=_DUAL[norm], dim=1)
+    steepness: Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=_DUAL[norm], dim=1)
     return gap.abs() / steepness.clamp(min=_LEAST_SLOPE)

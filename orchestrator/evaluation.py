@@ -67,6 +67,7 @@ def evaluate_robustness(
     the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
     that no attack saw and that chose no restart. Attacks know the `surface`, by default the `model.surface` there is.
     The mode of each of the model's modules is left as found.
+    Of the `doubts`, "cheap" looks at a few gradients and at what the attacks did, "full" runs small attacks as well.
     `batch_size` images go through the model at once, half as many from when that runs out of memory.
 
     Raises ValueError where images, labels, threat, attacks or logits are not what they must be, EvaluationOutOfMemory
@@ -91,6 +92,8 @@ def evaluate_robustness(
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))
+        if doubts == "full":
+            judge.doubt_in_full(threat)
     return _told(judge, threat, images)
 
 

@@ -13,9 +13,17 @@ from torch import Tensor
 from attacks.surface import Surface, knowing
 from attacks.threat import Threat
 from orchestrator.cascade import Stage
-from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
+from orchestrator.doubts import (
+    Doubt,
+    black_box_wins,
+    degenerate,
+    gives_probabilities,
+    outside_threat,
+    random_outputs,
+)
 from orchestrator.eval_mode import in_eval_mode
 from orchestrator.passes import Passes, counted
+from orchestrator.probes import Probes
 from orchestrator.scoring import Scorer
 from orchestrator.statistics import wilson_interval
 
@@ -30,6 +38,7 @@ class Judge:
     def __init__(self, scorer: Scorer, images: Tensor, surface: Surface, is_doubting: bool) -> None:
         self.scorer, self.images = scorer, images
         self.doubts: list[Doubt] = []
+        self.is_doubting = is_doubting
         logits, again = scorer.look(images)
         self.surface = replace(surface, draws=1) if self._is_certain else surface  # one draw of no noise is as good
         everyone = torch.arange(len(images))
@@ -45,11 +54,18 @@ class Judge:
             self._doubt(random_outputs(logits, again) if surface.draws == 1 else None)
             self._doubt(gives_probabilities(logits))
             self._doubt(degenerate(self.clean.prediction, scorer.labels, logits.shape[1]))
+            for doubt in self._probes.cheap():
+                self._doubt(doubt)
 
     @property
     def robust(self) -> Tensor:
         """Which examples no attack has fooled so far. bool [n]"""
         return self.worst.probability > 0.5
+
+    def doubt_in_full(self, threat: Threat) -> None:
+        """The doubts that cost attacks of their own, once every stage has run."""
+        for doubt in self._probes.full(threat, self.robust):
+            self._doubt(doubt)
 
     def run(self, stage: Stage, position: int, threat: Threat) -> None:
         """Attack the survivors, judge what comes back, write it down."""
@@ -73,6 +89,17 @@ class Judge:
             | {"seconds": seconds, **_per_example(passes, len(alive))}
         )
         self.example_frames.append(pd.DataFrame(what | self._of_each_example(threat)))
+        if (
+            self.is_doubting
+            and self._had_gradients(threat.eps)
+            and not passes.backward
+            and self.surface.backward is None
+        ):
+            self._doubt(black_box_wins(stage.name, counts["n_fooled"], len(self.images)))
+
+    @property
+    def _probes(self) -> Probes:
+        return Probes(self.scorer, self.images, self.clean.prediction == self.scorer.labels, self.surface)
 
     @property
     def _is_certain(self) -> bool:
@@ -107,6 +134,10 @@ class Judge:
         chosen = choosing.select(is_worse)
         self.choosing.put(rows, chosen)
         self.worst.put(rows, chosen if self._is_certain else self.scorer.scores(returned, rows, "report"))
+
+    def _had_gradients(self, eps: float) -> bool:
+        """Whether an attack with gradients has run at this eps: only then is it news that one without finds more."""
+        return any(row["eps"] == eps and row["backward_passes"] for row in self.attack_rows)
 
     def _doubt(self, doubt: Doubt | None) -> None:
         if doubt is not None:
