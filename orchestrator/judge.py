@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from attacks.draws import Draws
 from attacks.surface import Surface, knowing
 from attacks.threat import Threat
 from orchestrator.cascade import Stage
@@ -22,6 +24,7 @@ from orchestrator.doubts import (
     random_outputs,
 )
 from orchestrator.eval_mode import in_eval_mode
+from orchestrator.nearest_once import NearestOnce
 from orchestrator.passes import Passes, counted
 from orchestrator.probes import Probes
 from orchestrator.scoring import Scorer
@@ -39,6 +42,8 @@ class Judge:
         self.scorer, self.images = scorer, images
         self.doubts: list[Doubt] = []
         self.is_doubting = is_doubting
+        self._followed_gradients: set[float] = set()  # at which eps: only then is it news that one without finds more
+        self._nearest: dict[str, NearestOnce] = {}  # by the id of the attack
         logits, again = scorer.look(images)
         self.surface = replace(surface, draws=1) if self._is_certain else surface  # one draw of no noise is as good
         everyone = torch.arange(len(images))
@@ -89,12 +94,9 @@ class Judge:
             | {"seconds": seconds, **_per_example(passes, len(alive))}
         )
         self.example_frames.append(pd.DataFrame(what | self._of_each_example(threat)))
-        if (
-            self.is_doubting
-            and self._had_gradients(threat.eps)
-            and not passes.backward
-            and self.surface.backward is None
-        ):
+        if passes.backward or hasattr(stage.attack, "nearest"):
+            self._followed_gradients.add(threat.eps)
+        elif self.is_doubting and threat.eps in self._followed_gradients and self.surface.backward is None:
             self._doubt(black_box_wins(stage.name, counts["n_fooled"], len(self.images)))
 
     @property
@@ -106,13 +108,27 @@ class Judge:
         return self.scorer.passes == 1
 
     def _attacked(self, stage: Stage, threat: Threat, rows: Tensor) -> Tensor:
-        device, known = self.scorer.device, self.scorer.draws
+        def answer(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+            return stage.attack(model, x, y, threat, draws)
+
+        def nearest(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+            found: Tensor = find(model, x, y, threat.norm, draws).adversarial
+            return found
+
+        find = getattr(stage.attack, "nearest", None)
+        if find is None:
+            return self._run(answer, (stage.id, repr(threat.eps)), rows)
+        once = self._nearest.setdefault(stage.id, NearestOnce(self.images))
+        return once.within(threat, rows, lambda new: self._run(nearest, (stage.id,), new))
+
+    def _run(self, attack: Callable[..., Tensor], labels: tuple[str, ...], rows: Tensor) -> Tensor:
+        """What `attack(model, x, y, draws)` gives, whatever it leaves behind; its draws belong to `labels`."""
+        device, known, model = self.scorer.device, self.scorer.draws, self.scorer.model
         x, y = self.images[rows].to(device), self.scorer.labels[rows].to(device)
-        draws = known.select(rows).fork(stage.id, repr(threat.eps)).to(device)
-        model = self.scorer.model
+        draws = known.select(rows).fork(*labels).to(device)
         with torch.random.fork_rng(devices=[]), in_eval_mode(model), knowing(model, self.surface):
             torch.default_generator.manual_seed(known.seed % 2**63)  # for a stochastic layer without a source
-            adversarial = stage.attack(model, x, y, threat, draws)
+            adversarial = attack(model, x, y, draws)
         return adversarial.detach().to(self.images)
 
     def _take(self, returned: Tensor, alive: Tensor, stage: Stage, threat: Threat) -> None:
@@ -134,10 +150,6 @@ class Judge:
         chosen = choosing.select(is_worse)
         self.choosing.put(rows, chosen)
         self.worst.put(rows, chosen if self._is_certain else self.scorer.scores(returned, rows, "report"))
-
-    def _had_gradients(self, eps: float) -> bool:
-        """Whether an attack with gradients has run at this eps: only then is it news that one without finds more."""
-        return any(row["eps"] == eps and row["backward_passes"] for row in self.attack_rows)
 
     def _doubt(self, doubt: Doubt | None) -> None:
         if doubt is not None:
