@@ -2,17 +2,24 @@
 
 from attacks.apgd import APGD
 from attacks.attack import Attack
+from attacks.bim import BIM
 from attacks.bpda import BPDA
+from attacks.carlini_wagner import CarliniWagner
 from attacks.cascades import CASCADES
+from attacks.ddn import DDN
+from attacks.deepfool import DeepFool
 from attacks.draws import Draws
 from attacks.eot import EOT
 from attacks.fab import FAB
 from attacks.feature_pgd import FeaturePGD
 from attacks.fgsm import FGSM
+from attacks.fmn import FMN
 from attacks.gradient_attacks import GRADIENT_ATTACKS
 from attacks.losses import LOSSES
+from attacks.mim import MIM
 from attacks.noise import Noise
 from attacks.pgd import PGD
+from attacks.rfgsm import RFGSM
 from attacks.square import Square
 from attacks.surface import Surface
 from attacks.threat import Threat
@@ -23,14 +30,21 @@ ATTACKS: dict[str, type[Attack]] = {Noise.name: Noise, **GRADIENT_ATTACKS, **{ot
 __all__ = [
     "APGD",
     "ATTACKS",
+    "BIM",
     "BPDA",
     "CASCADES",
+    "DDN",
     "EOT",
     "FAB",
     "FGSM",
+    "FMN",
     "LOSSES",
+    "MIM",
     "PGD",
+    "RFGSM",
     "Attack",
+    "CarliniWagner",
+    "DeepFool",
     "Draws",
     "FeaturePGD",
     "Noise",

@@ -20,9 +20,9 @@ from attacks.threat import Threat
 class EOT:
     """`attack`, each of whose gradients and looks is the mean over `draws` draws of the model's noise.
 
-    Expectation over transformation (Athalye, Engstrom, Ilyas, Kwok 2018, arXiv 1707.07397): the gradient of the expected
-    loss. Each example has draws of its own in each step. An evaluation gives every attack as many draws as the model's
-    surface names; this is for another number of them. On a model without noise it finds what `attack` does.
+    Expectation over transformation (Athalye, Engstrom, Ilyas, Kwok 2018, arXiv 1707.07397): the gradient of the
+    expected loss. Each example has draws of its own in each step. An evaluation gives every attack as many draws as the
+    model's surface names; this is for another number of them. On a model without noise it finds what `attack` does.
     """
 
     name: ClassVar[str] = "eot"

@@ -28,6 +28,17 @@ def project(x: Tensor, point: Tensor, threat: Threat) -> Tensor:
     return _onto_l1_ball_and_box(x, point, threat.eps)
 
 
+def project_each(x: Tensor, point: Tensor, norm: str, radius: Tensor) -> Tensor:
+    """`project` with a radius for each example, which may be infinite. [B, ...], [B, ...], [B] -> [B, ...]"""
+    reach = radius.clamp(max=x[0].numel() if len(x) else 1).view(-1, *[1] * (x.dim() - 1))  # further than any corner
+    if norm == "linf":
+        return torch.minimum(torch.maximum(point, x - reach), x + reach).clamp_(0, 1)
+    if norm == "l2":
+        delta = point - x
+        return (x + delta * _shrinking(delta, reach.flatten().double())).clamp_(0, 1)
+    return _onto_l1_ball_and_box(x, point, reach.flatten(1).double())
+
+
 def onto_ball(delta: Tensor, threat: Threat) -> Tensor:
     """The nearest move of length `eps` at most, without the box. [B, ...] -> [B, ...]"""
     if threat.norm == "linf":
@@ -39,8 +50,11 @@ def onto_ball(delta: Tensor, threat: Threat) -> Tensor:
     return torch.copysign(short.view_as(delta).to(delta.dtype), delta)
 
 
-def _shrinking(delta: Tensor, eps: float) -> Tensor:
-    """The factor in [0, 1] that brings a row to length `eps`: below 1 only where it is too long. -> [B, 1, ...]"""
+def _shrinking(delta: Tensor, eps: float | Tensor) -> Tensor:
+    """The factor in [0, 1] that brings a row to length `eps`: below 1 only where it is too long. -> [B, 1, ...]
+
+    `eps` is one number or one for each row, [B].
+    """
     size = torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
     scale = torch.where(size > eps, eps / size, 1.0)
     return scale.to(delta.dtype).view(-1, *[1] * (delta.dim() - 1))
@@ -58,11 +72,12 @@ def _l1_threshold(size: Tensor, eps: float) -> Tensor:
     return (surplus.gather(1, kept - 1) / kept).clamp_(min=0)
 
 
-def _onto_l1_ball_and_box(x: Tensor, point: Tensor, eps: float) -> Tensor:
+def _onto_l1_ball_and_box(x: Tensor, point: Tensor, eps: float | Tensor) -> Tensor:
     """The exact projection on ball and box together, which clipping is not (Croce, Hein 2021, arXiv 2103.01208).
 
     The nearest point moves pixel i by clamp(|point_i - x_i| - t, 0, room_i), where t >= 0 is the least that spends
-    `eps` at most. In float64, then rounded towards x, so that many small errors never add up to a point outside.
+    `eps` at most, which is one number or one for each row, [B, 1]. In float64,
+    then rounded towards x, so that many small errors never add up to a point outside.
     """
     wish = (point.double() - x).flatten(1)
     clean = x.double().flatten(1)
@@ -72,7 +87,7 @@ def _onto_l1_ball_and_box(x: Tensor, point: Tensor, eps: float) -> Tensor:
     return _rounded_towards(x, torch.copysign(short, wish).view_as(x))
 
 
-def _box_threshold(size: Tensor, room: Tensor, eps: float) -> Tensor:
+def _box_threshold(size: Tensor, room: Tensor, eps: float | Tensor) -> Tensor:
     """The least t >= 0 for which sum(clamp(size - t, 0, room)) <= eps. [B, d], [B, d] -> [B, 1]
 
     The sum falls piecewise linearly in t, its slope changing where an entry leaves its wall (size - room) and

@@ -53,16 +53,11 @@ class Queries:
         value, slope, logits = zip(*looks, strict=True)
         return _mean(value), _mean(slope), _mean_logits(list(logits))
 
-    def _look(self, x: Tensor, values: Callable[[Tensor], Tensor], draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        x = x.requires_grad_()
-        with torch.enable_grad():
-            logits = self._differentiable(x, draws)
-            given = values(logits)
-            totals = given.sum(0)  # a sum, not a mean: rows do not meet
-            slopes = [_gradient(total, x, is_last=i == len(totals) - 1) for i, total in enumerate(totals)]
-        return given.detach(), torch.stack(slopes, 1), logits.detach()
+    def differentiable(self, x: Tensor, draws: Draws) -> Tensor:
+        """One look at the logits, within the graph where autograd is on: through the stand-in, if there is one.
 
-    def _differentiable(self, x: Tensor, draws: Draws) -> Tensor:
+        [B, C, H, W] -> [B, K]. They need no gradient where the model's graph is interrupted.
+        """
         if self.backward is None:
             return self._forward(x, draws)
         with torch.no_grad():
@@ -72,6 +67,15 @@ class Queries:
         if scores.shape != logits.shape:
             raise ValueError(f"backward: must give {list(logits.shape)} as the model does, got {list(scores.shape)}")
         return logits + (scores - scores.detach())
+
+    def _look(self, x: Tensor, values: Callable[[Tensor], Tensor], draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.requires_grad_()
+        with torch.enable_grad():
+            logits = self.differentiable(x, draws)
+            given = values(logits)
+            totals = given.sum(0)  # a sum, not a mean: rows do not meet
+            slopes = [_gradient(total, x, is_last=i == len(totals) - 1) for i, total in enumerate(totals)]
+        return given.detach(), torch.stack(slopes, 1), logits.detach()
 
     def _forward(self, x: Tensor, draws: Draws) -> Tensor:
         with lending(self._layers, draws):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks import Draws, Surface, Threat
 from attacks.surface import surface_of
+from orchestrator.attack_norms import refuse_norm
 from orchestrator.audit import Audit
 from orchestrator.cascade import AttackChoice, stages
 from orchestrator.doubts import Doubt
@@ -69,10 +70,11 @@ def evaluate_robustness(
     the row numbers. The robust accuracy of a stochastic model is its expected single-pass accuracy over draws
     that no attack saw and that chose no restart. Attacks know the `surface`, by default the `model.surface` there is.
     The mode of each of the model's modules is left as found.
+    Of the `doubts`, "cheap" looks at a few gradients and at what the attacks did, "full" runs small attacks as well.
     `batch_size` images go through the model at once, half as many from when that runs out of memory.
 
-    Raises ValueError where images, labels, threat or logits are not what they must be, EvaluationOutOfMemory where not
-    one image fits.
+    Raises ValueError where images, labels, threat, attacks or logits are not what they must be, EvaluationOutOfMemory
+    where not one image fits.
     """
     if doubts not in ("off", "cheap", "full"):
         raise ValueError(f"doubts: must be one of off, cheap, full, got {doubts!r}")
@@ -85,7 +87,7 @@ def evaluate_robustness(
     ids = torch.arange(len(images)) if example_ids is None else example_ids.cpu().long()
     if ids.shape != labels.shape:
         raise ValueError(f"example_ids: must be one per image, [{len(images)}], got {list(ids.shape)}")
-    stages(attacks)  # what is wrong with them is said before a model is asked anything
+    refuse_norm(stages(attacks), threat.norm)  # what is wrong with them is said before a model is asked anything
     with in_eval_mode(model):
         scorer = Scorer(model, labels.cpu().long(), Draws(seed, ids), batch_size)
         judge = Judge(scorer, images.cpu().float(), surface or surface_of(model), is_doubting=doubts != "off")
@@ -93,6 +95,8 @@ def evaluate_robustness(
         for level in sorted({*map(float, eps), threat.eps}):
             for position, stage in enumerate(cascade):
                 judge.run(stage, position, Threat(threat.norm, level))
+        if doubts == "full":
+            judge.doubt_in_full(threat)
     return _told(judge, threat, images)
 
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from attacks.draws import Draws
 from attacks.sampling import sampled
 from attacks.surface import Surface, knowing
 from attacks.threat import Threat
 from orchestrator.audit import Audit
 from orchestrator.cascade import Stage
-from orchestrator.doubts import Doubt, degenerate, gives_probabilities, outside_threat, random_outputs
+from orchestrator.doubts import (
+    Doubt,
+    black_box_wins,
+    degenerate,
+    gives_probabilities,
+    outside_threat,
+    random_outputs,
+)
 from orchestrator.eval_mode import in_eval_mode
+from orchestrator.nearest_once import NearestOnce
 from orchestrator.passes import Passes, counted
+from orchestrator.probes import Probes
 from orchestrator.scoring import Scorer
 from orchestrator.statistics import wilson_interval
 
@@ -33,6 +44,9 @@ class Judge:
     def __init__(self, scorer: Scorer, images: Tensor, surface: Surface, is_doubting: bool) -> None:
         self.scorer, self.images = scorer, images
         self.doubts: list[Doubt] = []
+        self.is_doubting = is_doubting
+        self._followed_gradients: set[float] = set()  # at which eps: only then is it news that one without finds more
+        self._nearest: dict[str, NearestOnce] = {}  # by the id of the attack
         logits, again = scorer.look(images)
         self.classes = logits.shape[1]
         self.surface = replace(surface, draws=1) if self._is_certain else surface  # one draw of no noise is as good
@@ -50,11 +64,18 @@ class Judge:
             self._doubt(random_outputs(logits, again) if surface.draws == 1 else None)
             self._doubt(gives_probabilities(logits))
             self._doubt(degenerate(self.clean.prediction, scorer.labels, logits.shape[1]))
+            for doubt in self._probes.cheap():
+                self._doubt(doubt)
 
     @property
     def robust(self) -> Tensor:
         """Which examples no attack has fooled so far. bool [n]"""
         return self.worst.probability > 0.5
+
+    def doubt_in_full(self, threat: Threat) -> None:
+        """The doubts that cost attacks of their own, once every stage has run."""
+        for doubt in self._probes.full(threat, self.robust):
+            self._doubt(doubt)
 
     def run(self, stage: Stage, position: int, threat: Threat) -> None:
         """Attack the survivors, judge what comes back, write it down."""
@@ -83,19 +104,41 @@ class Judge:
             | {"seconds": seconds, **_per_example(passes, len(alive))}
         )
         self.example_frames.append(pd.DataFrame(what | self._of_each_example(threat)))
+        if passes.backward or hasattr(stage.attack, "nearest"):
+            self._followed_gradients.add(threat.eps)
+        elif self.is_doubting and threat.eps in self._followed_gradients and self.surface.backward is None:
+            self._doubt(black_box_wins(stage.name, counts["n_fooled"], len(self.images)))
+
+    @property
+    def _probes(self) -> Probes:
+        return Probes(self.scorer, self.images, self.clean.prediction == self.scorer.labels, self.surface)
 
     @property
     def _is_certain(self) -> bool:
         return self.scorer.passes == 1
 
     def _attacked(self, stage: Stage, threat: Threat, rows: Tensor) -> Tensor:
-        device, known = self.scorer.device, self.scorer.draws
+        def answer(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+            return stage.attack(model, x, y, threat, draws)
+
+        def nearest(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+            found: Tensor = find(model, x, y, threat.norm, draws).adversarial
+            return found
+
+        find = getattr(stage.attack, "nearest", None)
+        if find is None:
+            return self._run(answer, (stage.id, repr(threat.eps)), rows)
+        once = self._nearest.setdefault(stage.id, NearestOnce(self.images))
+        return once.within(threat, rows, lambda new: self._run(nearest, (stage.id,), new))
+
+    def _run(self, attack: Callable[..., Tensor], labels: tuple[str, ...], rows: Tensor) -> Tensor:
+        """What `attack(model, x, y, draws)` gives, whatever it leaves behind; its draws belong to `labels`."""
+        device, known, model = self.scorer.device, self.scorer.draws, self.scorer.model
         x, y = self.images[rows].to(device), self.scorer.labels[rows].to(device)
-        draws = known.select(rows).fork(stage.id, repr(threat.eps)).to(device)
-        model = self.scorer.model
+        draws = known.select(rows).fork(*labels).to(device)
         with torch.random.fork_rng(devices=[]), in_eval_mode(model), knowing(model, self.surface):
             torch.default_generator.manual_seed(known.seed % 2**63)  # for a stochastic layer without a source
-            adversarial = stage.attack(model, x, y, threat, draws)
+            adversarial = attack(model, x, y, draws)
         return adversarial.detach().to(self.images)
 
     def _take(self, returned: Tensor, alive: Tensor, stage: Stage, threat: Threat) -> None:

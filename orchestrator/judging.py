@@ -31,9 +31,7 @@ class Evaluator:
         began = datetime.now(UTC)
         defense = plan.make_defense()
         state, _ = checkpoints.load(self.store.files, checkpoints.name_of(plan.trial_id, assignment.epoch))
-        measured = measure(
-            defense.deployed(state), defense.surface(), split, plan, assignment.epoch, what, self.device
-        )
+        measured = measure(defense.deployed(state), defense.surface(), split, plan, assignment.epoch, what, self.device)
         self.store.replace("examples", assignment.id, measured.examples)
         told = _told(assignment, measured, began)
         return Found(measured.metrics, self._figures(assignment, measured), measured.is_degenerate, told)

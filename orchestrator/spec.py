@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from orchestrator.attack_norms import norm_problems
 from orchestrator.cells import Cell, CellReader, DatasetSpec, misplaced_holes
 from orchestrator.composition import KEYS
 from orchestrator.errors import Place, Problem, SpecError
@@ -175,7 +176,7 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
         return None, problems
     problems += size_problems(outer.evaluation, cells) + rung_problems(outer.scheduler, cells)
     problems += count_problems(outer.search, outer.evaluation.test, len(cells)) + step_problems(attacks, cells)
-    problems += search_problems(outer.search, cells)
+    problems += search_problems(outer.search, cells) + norm_problems({} if wrong else attacks, cells, tables.attacks)
     cells, wrong = with_initial(outer.search.initial, cells)
     problems += wrong
     if problems:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks import Draws, Threat
+from attacks import FMN, DeepFool, Draws, Threat
 from orchestrator import evaluate_robustness
 
 LINF = Threat("linf", 0.1)
@@ -286,6 +286,13 @@ def test_an_unknown_attack_is_refused_and_the_nearest_offered() -> None:
         evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=["pgdd"])
 
 
+def test_an_attack_that_is_not_for_the_norm_is_refused_before_any_is_run() -> None:
+    eot = {"name": "eot", "attack": {"name": "ddn"}}
+    for attack, name in (("carlini_wagner", "carlini_wagner"), (eot, "eot")):
+        with pytest.raises(ValueError, match=rf"^attacks: {name} is for threats in l2, got one in linf$"):
+            evaluate_robustness(Ramp(), IMAGES, LABELS, threat=LINF, attacks=[Shift(), attack])
+
+
 def test_logits_that_are_not_finite_are_refused() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -347,3 +354,44 @@ def test_two_nameless_attacks_are_refused() -> None:
         evaluate_robustness(
             Ramp(), IMAGES, LABELS, threat=LINF, attacks=[lambda m, x, y, t, d: x, lambda m, x, y, t, d: x + 0]
         )
+
+
+MINIMUM_NORM = [FMN(steps=30), DeepFool()]
+
+
+@pytest.mark.parametrize("attack", MINIMUM_NORM)
+def test_a_minimum_norm_attack_is_run_once_for_all_eps(attack: FMN) -> None:
+    """0.52 falls at 0.025, 0.54 at 0.05, 0.57 at 0.1, 0.9 never; each curve is that of an evaluation of its own."""
+    images, labels = ramp_images(0.52, 0.54, 0.57, 0.9), torch.tensor([1, 1, 1, 1])
+    found = evaluate_robustness(Ramp(), images, labels, threat=LINF, attacks=attack, eps=[0.025, 0.05], doubts="off")
+    assert found.curve == pytest.approx({0.025: 0.75, 0.05: 0.5, 0.1: 0.25})
+    assert found.per_attack["n_attacked"].tolist() == [4, 3, 2]
+    assert (found.per_attack["backward_passes"] > 0).tolist() == [True, False, False]
+    assert (found.per_attack["forward_passes"] > 0).tolist() == [True, False, False]
+    for eps, robust in found.curve.items():
+        alone = evaluate_robustness(Ramp(), images, labels, threat=Threat("linf", eps), attacks=attack, doubts="off")
+        assert alone.robust_accuracy == robust
+    last = found.per_example[found.per_example["eps"] == 0.1]["distance"]
+    assert last.tolist()[:3] == pytest.approx([0.02, 0.04, 0.07], rel=0.03)
+    assert last.isna().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_a_minimum_norm_attack_found_once_does_not_depend_on_batches(batch_size: int) -> None:
+    asked = {"threat": LINF, "attacks": ["noise", FMN(steps=10)], "eps": [0.03, 0.05], "doubts": "off"}
+    images, labels = ramp_images(0.52, 0.54, 0.46, 0.57, 0.9), torch.tensor([1, 1, 0, 1, 1])
+    found, whole = (evaluate_robustness(Ramp(), images, labels, **asked, batch_size=n) for n in (batch_size, 100))
+    assert torch.equal(found.adversarials, whole.adversarials)
+
+
+def test_after_a_minimum_norm_attack_it_is_news_that_noise_finds_more_at_every_eps() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            score = (x[:, 0, 0, 0] - 0.5).abs().detach() - 0.001 + 0 * x.flatten(1).sum(1)
+            return torch.stack([-score, score], 1)
+
+    images, labels = ramp_images(*[0.5] * 8), torch.zeros(8, dtype=torch.long)
+    found = evaluate_robustness(
+        Flat(), images, labels, threat=LINF, attacks=[DeepFool(), {"name": "noise", "queries": 1}], eps=[1e-4]
+    )
+    assert [doubt.kind for doubt in found.doubts] == ["zero_gradients", "noise_beats_attack"]

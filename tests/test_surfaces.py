@@ -189,8 +189,9 @@ def test_noise_of_torch_that_the_surface_declares_is_no_doubt() -> None:
 
 def test_knowing_puts_back_what_was_beside_the_model() -> None:
     model, held, lent = Stairs(), Surface(draws=2), Surface(draws=3)
-    with pytest.raises(RuntimeError, match="broke"), knowing(model, lent):
+    with knowing(model, lent):
         assert surface_of(model) is lent
+    with pytest.raises(RuntimeError, match="broke"), knowing(model, lent):
         raise RuntimeError("broke")
     assert "surface" not in vars(model)
     model.surface = held  # type: ignore[assignment]

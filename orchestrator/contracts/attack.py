@@ -67,8 +67,12 @@ def stays_in_ball_and_box(attack: Attack, norm: str, factor: float) -> None:
 
 
 def moves_every_image(attack: Attack, norm: str, factor: float) -> None:
-    (x, y, draws), threat = pictures(), Threat(norm, factor * EPS[norm])
-    still = int((threat.distance(x, attack(conv_model(), x, y, threat, draws)) == 0).sum())
+    """But for those that the model gets wrong, where an attack seeks the nearest: that is the image itself."""
+    (x, y, draws), threat, model = pictures(), Threat(norm, factor * EPS[norm]), conv_model()
+    is_still = threat.distance(x, attack(model, x, y, threat, draws)) == 0
+    with torch.no_grad():
+        is_right = model(x).argmax(1) == y
+    still = int((is_still & (is_right | (not hasattr(attack, "nearest")))).sum())
     must(still == 0, f"{still} of {len(x)} images are given back as they were")
 
 
