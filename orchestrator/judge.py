@@ -118,14 +118,16 @@ class Judge:
         return self.scorer.passes == 1
 
     def _attacked(self, stage: Stage, threat: Threat, rows: Tensor) -> Tensor:
+        find: Callable[..., Any] | None = getattr(stage.attack, "nearest", None)
+
         def answer(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
             return stage.attack(model, x, y, threat, draws)
 
         def nearest(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+            assert find is not None
             found: Tensor = find(model, x, y, threat.norm, draws).adversarial
             return found
 
-        find = getattr(stage.attack, "nearest", None)
         if find is None:
             return self._run(answer, (stage.id, repr(threat.eps)), rows)
         once = self._nearest.setdefault(stage.id, NearestOnce(self.images))
