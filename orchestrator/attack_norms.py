@@ -11,6 +11,7 @@ from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
     from orchestrator.cascade import Stage
+    from orchestrator.tables import Tables
 
 
 def refuse_norm(stages: Sequence[Stage], norm: str) -> None:
@@ -23,19 +24,19 @@ def refuse_norm(stages: Sequence[Stage], norm: str) -> None:
 
 
 def norm_problems(
-    attacks: Mapping[str, Sequence[Mapping[str, Any]]], cells: Sequence[Cell], table: Mapping[str, type]
+    attacks: Mapping[str, Sequence[Mapping[str, Any]]], cells: Sequence[Cell], tables: Tables
 ) -> list[Problem]:
-    """Attacks of an evaluation that do not take the norm of every cell's threat."""
+    """Attacks of an evaluation, those of presets too, that do not take the norm of every cell's threat."""
     from attacks.attack import norms_of
 
     problems = []
     for norm in dict.fromkeys(cell.threat.norm for cell in cells):
         for evaluation, blocks in attacks.items():
             for place, block in enumerate(blocks):
-                norms = norms_of(make(table, block))
-                if norm not in norms:
-                    at = ("evaluation", evaluation, "attacks", place)
-                    problems.append(Problem(at, _not_for(block["name"], norms, norm)))
+                for attack in tables.cascades.get(block["name"]) or [make(tables.attacks, block)]:
+                    if norm not in (norms := norms_of(attack)):
+                        at = ("evaluation", evaluation, "attacks", place)
+                        problems.append(Problem(at, _not_for(attack.name, norms, norm)))
     return problems
 
 

@@ -176,7 +176,7 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
         return None, problems
     problems += size_problems(outer.evaluation, cells) + rung_problems(outer.scheduler, cells)
     problems += count_problems(outer.search, outer.evaluation.test, len(cells)) + step_problems(attacks, cells)
-    problems += search_problems(outer.search, cells) + norm_problems({} if wrong else attacks, cells, tables.attacks)
+    problems += search_problems(outer.search, cells) + norm_problems({} if wrong else attacks, cells, tables)
     cells, wrong = with_initial(outer.search.initial, cells)
     problems += wrong
     if problems:
