@@ -146,15 +146,14 @@ class Run:
         from defenses.inputs.front import known
         from orchestrator.build import make
         from orchestrator.composition import without
-        from orchestrator.plan import Plan
         from orchestrator.storage import checkpoints
         from orchestrator.tables import all_tables
 
         row, tables = self._row(trial_id), all_tables()
         where = f"{self.root}: trial {trial_id}: "
-        plan = Plan(**row["config"])
-        defense = make(tables.defenses, without(plan.defense), f"{where}defense")
-        make(tables.networks, plan.network, f"{where}network")  # a plugin's must be there before the state
+        config = row["config"]
+        defense = make(tables.defenses, without(config["defense"]), f"{where}defense")
+        make(tables.networks, config["network"], f"{where}network")  # a plugin's must be there before the state
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
         model: nn.Module = defense.deployed(state)
         surface: Any = known(defense.surface(), model)

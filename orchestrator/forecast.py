@@ -130,13 +130,16 @@ def _stage(name: str, trials: float, seconds: _Seconds, workers: int | None, sha
 
 
 def _together(stages: Sequence[Stage]) -> Stage:
-    """Final evaluations go on beside the search's training, tests beside that of the finalists: the longer counts."""
+    """Final evaluations go on beside the search's training, tests beside that of the finalists: the longer counts.
+
+    Evaluations beside these are the same evaluators' work, after the tests.
+    """
     work = _total([stage.work for stage in stages])
     walls = [stage.wall for stage in stages]
     if any(wall is None for wall in walls):
         return Stage("all", stages[0].trials + stages[2].trials, work, None)
     known = [wall for wall in walls if wall is not None]
-    longer = [_longer(*known[:2]), _longer(*known[2:])]
+    longer = [_longer(*known[:2]), _longer(known[2], _total(known[3:]))]
     return Stage("all", stages[0].trials + stages[2].trials, work, _total(longer))
 
 

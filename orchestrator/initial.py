@@ -70,8 +70,8 @@ def _hole(
         accepting = [hole for hole in fitting if _checked(hole, value) is not None]
         fitting = [hole for hole in accepting if hole.path == path] or accepting or fitting[:1]
     if not fitting:
-        known = ", ".join(holes) or "none"
-        found.missing.append(Problem(at, f"{path} is no hole; the holes are {known}{nearest(holes, path)}"))
+        known, seen = ", ".join(holes) or "none", path if path.isprintable() else shown(path)
+        found.missing.append(Problem(at, f"{seen} is no hole; the holes are {known}{nearest(holes, path)}"))
         return None
     if len(fitting) > 1:
         names = ", ".join(hole.path for hole in fitting)

@@ -36,7 +36,7 @@ def planned(**changes: Any) -> Outlook:
 
 def probes(found: Outlook, epoch: float = 10.0, attack: float = 0.01, scoring: float = 0.0) -> list[CellProbe]:
     """As if one configuration of each cell had been timed."""
-    examples = {"rung": 24, "final": 36, "test": 30}
+    examples = {"rung": 24, "final": 36, "test": 30} | dict.fromkeys(found.spec.evaluation.named, 20)
     attacks = {name: [attack] * len(found.evaluation(name).attacks) for name in examples}
     case = Case("mlp", "standard", 100, 1.0, epoch, 1.0, attacks, scoring)
     return [CellProbe(cell.cell.name, 940, examples, 0.0, [case]) for cell in found.cells]
@@ -44,6 +44,20 @@ def probes(found: Outlook, epoch: float = 10.0, attack: float = 0.01, scoring: f
 
 def allocation(slots: int, evaluators: int) -> Allocation:
     return Allocation(CPU, CPU, slots, evaluators)
+
+
+def test_evaluations_beside_are_the_evaluators_work_after_the_tests() -> None:
+    named = {"paper": {"examples": 20, "attacks": ["fgsm"]}, "cheap": {"of": "search", "attacks": ["fgsm"]}}
+    found = planned(evaluation={**SYNTHETIC["evaluation"], **named})
+    *_, again, test, beside, whole = forecast(found, probes(found, epoch=0.0), allocation(1, 1), is_on_gpu=False)
+    assert beside.name == "beside: paper, cheap"
+    assert again.wall
+    assert test.wall
+    assert beside.wall
+    assert whole.wall
+    assert beside.wall.mean > 0
+    assert whole.wall.mean >= test.wall.mean + beside.wall.mean
+    assert whole.work.mean >= test.work.mean + beside.work.mean
 
 
 def test_hours_are_counts_times_seconds_over_workers() -> None:

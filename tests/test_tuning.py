@@ -99,6 +99,7 @@ class Records:
     ended_as: list[tuple[str, str | None]] = field(default_factory=list)
     records: dict[str, Any] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
+    may_go_on = False
 
     def unevaluated(self, stage: str) -> list[Any]:
         return []
