@@ -35,15 +35,18 @@ def _steepest_first(steep: Tensor, room: Tensor, rise: Tensor) -> Tensor:
 
 def _together(steep: Tensor, room: Tensor, rise: Tensor, norm: str) -> Tensor:
     """linf: all pixels at one speed, l2: each as fast as it is steep, until it is at its wall."""
-    speed = torch.ones_like(steep) if norm == "linf" else steep
-    worth = steep * speed
+    worth = torch.where(room > 0, steep if norm == "linf" else steep.square(), 0)
     time = rise / worth.sum(1).clamp(min=1e-30)
     for _ in range(_TRIALS):
-        moves = torch.minimum(time[:, None] * speed, room)
+        moves = _moves(time, steep, room, norm)
         missing = rise - (steep * moves).sum(1)
         rate = torch.where(moves < room, worth, 0).sum(1)
         is_short = (missing > _CLOSE * rise) & (rate > 0)
         if not steep.is_cuda and not is_short.any():
             break
         time = torch.where(is_short, time + missing / rate.clamp(min=1e-30), time)
-    return torch.minimum(time[:, None] * speed, room)
+    return _moves(time, steep, room, norm)
+
+
+def _moves(time: Tensor, steep: Tensor, room: Tensor, norm: str) -> Tensor:
+    return torch.minimum(time[:, None] if norm == "linf" else time[:, None] * steep, room)

@@ -69,8 +69,10 @@ class Square:
     def _ask_all(self, queries: Queries, survivors: Survivors, threat: Threat, query: int, side: int) -> None:
         source = survivors.draws.fork("query", query)
         numbers = source.fork("window").uniform(5 + survivors.x.shape[1])
-        move = set_window if threat.norm == "linf" else move_budget
-        proposal = move(survivors.x, survivors.adversarial, numbers, side, threat)
+        if threat.norm == "linf":
+            _, proposal = set_window(survivors.x, survivors.adversarial, numbers, side, threat)
+        else:
+            proposal = move_budget(survivors.x, survivors.adversarial, numbers, side, threat)
         survivors.see(proposal, queries.logits(proposal, source))
 
     def _ask_new(
@@ -80,12 +82,11 @@ class Square:
         source = survivors.draws.fork("query", query)
         numbers = source.fork("window").uniform(5 + survivors.x.shape[1])
         rows = rejected.unasked(numbers, side)
-        point = survivors.adversarial[rows]
-        proposal = set_window(survivors.x[rows], point, numbers[rows], side, threat)
-        is_new = (proposal != point).flatten(1).any(1).nonzero().flatten()
-        if not len(is_new):
+        x, point = survivors.x[rows], survivors.adversarial[rows]
+        changing, proposal = set_window(x, point, numbers[rows], side, threat, ask_all=False)
+        if not len(changing):
             return
-        rows, proposal = rows[is_new], proposal[is_new]
+        rows = rows[changing]
         asked = filled(torch.arange(len(rows)))
         logits = queries.logits(proposal[asked], source.select(rows[asked]))[: len(rows)]
         taken, staying = survivors.see_some(rows, proposal, logits)

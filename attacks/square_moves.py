@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.projections import project
 from attacks.threat import Threat, length
-from attacks.windows import bumps, corners, inside, odd_side, pixels
+from attacks.windows import bumps, corners, odd_side, pixels
 
 _TILES = 5  # of the first point in l2 and l1, along each side
 
@@ -25,14 +25,25 @@ def ends(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
     return (x - threat.eps).clamp_(min=0), (x + threat.eps).clamp_(max=1)
 
 
-def set_window(x: Tensor, point: Tensor, numbers: Tensor, side: int, threat: Threat) -> Tensor:
-    """linf: each channel of the window at one end of the ball. `numbers` [B, 3]: place, and which end. -> like x"""
-    height, width = x.shape[2:]
-    top, left = corners(numbers[:, :2], side, height, width)
-    is_high = (pattern(numbers, x.shape[1])[:, None] >> torch.arange(x.shape[1], device=x.device)) & 1
-    low, high = ends(x, threat)
-    end = torch.where(is_high.bool()[:, :, None, None], high, low)
-    return torch.where(inside(top, left, side, height, width), end, point)
+def set_window(
+    x: Tensor, point: Tensor, numbers: Tensor, side: int, threat: Threat, ask_all: bool = True
+) -> tuple[Tensor, Tensor]:
+    """linf: each channel of the window at one end of the ball. `numbers` [B, 3]: place, and which end.
+
+    Gives the rows, all of them or those where something changes, and their new points. -> positions, like x
+    """
+    channels, height, width = x.shape[1:]
+    places = pixels(*corners(numbers[:, :2], side, height, width), side, width)[:, None, :].expand(-1, channels, -1)
+    is_high = (pattern(numbers, channels)[:, None] >> torch.arange(channels, device=x.device)) & 1
+    low, high = ends(x.flatten(2).gather(2, places), threat)
+    end = torch.where(is_high.bool()[:, :, None], high, low)
+    rows = torch.arange(len(x), device=x.device)
+    if not ask_all:
+        rows = (end != point.flatten(2).gather(2, places)).flatten(1).any(1).nonzero().flatten()
+        places, end = places[rows], end[rows]
+    changed = point[rows]  # a copy
+    changed.flatten(2).scatter_(2, places, end)
+    return rows, changed
 
 
 def pattern(numbers: Tensor, channels: int) -> Tensor:

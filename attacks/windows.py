@@ -32,14 +32,6 @@ def corners(places: Tensor, side: int, height: int, width: int) -> tuple[Tensor,
     return (top * (down + 1)).long().clamp_(max=down), (left * (right + 1)).long().clamp_(max=right)
 
 
-def inside(top: Tensor, left: Tensor, side: int, height: int, width: int) -> Tensor:
-    """Which pixels are in the windows. [B], [B] -> bool [B, 1, H, W]"""
-    down = torch.arange(height, device=top.device) - top[:, None]
-    right = torch.arange(width, device=top.device) - left[:, None]
-    rows, columns = ((away >= 0) & (away < side) for away in (down, right))
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
-
-
 def pixels(top: Tensor, left: Tensor, side: int, width: int) -> Tensor:
     """The positions of the windows' pixels in a flattened image. [B], [B] -> int64 [B, side * side]"""
     steps = torch.arange(side, device=top.device)

@@ -1,13 +1,13 @@
 """Ours and the peers' attacks on one model: processor seconds, passes and the robust accuracy that each leaves.
 
-    python -m benchmarks.attacks --data DIR                         # DIR/MNIST/raw; about an hour on one core
+    python -m benchmarks.attacks --data DIR                         # DIR/MNIST/raw; hours on one core: 64 images first
     python -m benchmarks.attacks --data DIR --images 100 --cases fast square
     python -m benchmarks.attacks --data DIR --model plain           # a network that nothing defends
 
 Needs pyautoattack, and for the case pgd foolbox and torchattacks. The network is LeNet, trained once by pgd_at in linf
-and kept in ~/.cache/robustsweep. Both sides get the same images, which the network is right about, the same batches and
-one thread; seconds are those of the processor, so that other work on the machine counts little. `ratio` is ours over
-the peer's, in one run.
+and kept in ~/.cache/robustsweep; its parameters need gradients, as those of a model just trained do. Both sides get the
+same images, which the network is right about, the same batches and one thread; seconds are those of the processor, so
+that other work on the machine counts little. `ratio` is ours over the peer's, in one run.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def trained(kind: str, data: Path) -> nn.Module:
         *_, last = defense.fit(LeNet(), chosen, training, Draws(0, torch.arange(len(chosen))))
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(last.state, file)
-    return deployed(torch.load(file, weights_only=True)).eval().requires_grad_(False)
+    return deployed(torch.load(file, weights_only=True)).eval().requires_grad_()
 
 
 def ours(case: str, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, batch: int) -> float:
