@@ -11,7 +11,7 @@ from linear import SHAPE, LinearProblem, linear_problem
 from torch import Tensor, nn
 
 import attacks
-from attacks import ATTACKS, CASCADES, LOSSES, Attack, Draws, Threat
+from attacks import ATTACKS, CASCADES, FGSM, LOSSES, Attack, Draws, Threat
 from attacks.threat import NORMS
 
 UNGUIDED = {"noise", "rfgsm"}  # follow no gradient, or not with all of eps: nobody expects them to reach a distance
@@ -26,9 +26,11 @@ EPS = {"linf": 0.1, "l2": 0.8, "l1": 3.0}  # for pictures of 3x4x4
 
 
 SHORT: dict[str, dict[str, object]] = {
-    "carlini_wagner": {"steps": 30, "searches": 2, "initial_c": 10.0, "learning_rate": 0.1},
-    "ddn": {"steps": 20},
-    "fmn": {"steps": 20},
+    "carlini_wagner": {"steps": 12, "searches": 2, "initial_c": 10.0, "learning_rate": 0.2},
+    "ddn": {"steps": 10},
+    "deepfool": {"classes": 3},
+    "eot": {"draws": 2, "attack": FGSM()},
+    "fmn": {"steps": 10},
 }
 CLOSE: dict[str, dict[str, object]] = {  # the known distances are far less than what Adam goes by in a step of 0.01
     "carlini_wagner": {"learning_rate": 0.001, "steps": 100, "searches": 6, "initial_c": 0.01}
@@ -225,6 +227,17 @@ def test_a_model_without_gradient_gets_an_allowed_answer(name: str, norm: str, h
     assert threat.allows(x, short(name)(Blind(how), x, y % 2, threat, draws)).all()
 
 
+@EVERY
+@pytest.mark.parametrize("logits", [1, 2])
+def test_one_class_or_logits_that_are_nan_get_an_allowed_answer(name: str, norm: str, logits: int) -> None:
+    """With one class nobody is ever wrong; what is NaN fools nobody."""
+    (x, y, draws), threat = pictures(), Threat(norm, EPS[norm])
+    model = conv_model(classes=logits)
+    if logits == 2:
+        model = nn.Sequential(model, nn.Threshold(1e9, float("nan")))
+    assert threat.allows(x, short(name)(model, x, y % logits, threat, draws)).all()
+
+
 class Jitter(nn.Module):
     draws: Draws | None = None
 
@@ -288,6 +301,16 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("pgd", {"loss": "margins"}, rf"loss: must be one of {KNOWN}, got 'margins' .*mean margin"),
     ("pgd", {"keep": "first"}, r"keep: must be one of best, last, got 'first'"),
     ("fgsm", {"loss": "ce"}, rf"loss: must be one of {KNOWN}, got 'ce'"),
+    ("rfgsm", {"random_share": 1.0}, r"random_share: must be > 0 and < 1, got 1.0"),
+    ("bim", {"step_size": -1.0}, r"step_size: must be finite and > 0, got -1.0"),
+    ("mim", {"decay": -0.1}, r"decay: must be finite and >= 0, got -0.1"),
+    ("deepfool", {"overshoot": float("inf")}, r"overshoot: must be finite and >= 0, got inf"),
+    ("deepfool", {"classes": 0}, r"classes: must be a whole number >= 1, got 0"),
+    ("carlini_wagner", {"initial_c": 0.0}, r"initial_c: must be finite and > 0, got 0.0"),
+    ("carlini_wagner", {"confidence": -1.0}, r"confidence: must be finite and >= 0, got -1.0"),
+    ("ddn", {"shrink": 1.0}, r"shrink: must be > 0 and < 1, got 1.0"),
+    ("fmn", {"shrink": 0.0}, r"shrink: must be > 0 and < 1, got 0.0"),
+    ("eot", {"draws": 0}, r"draws: must be a whole number >= 1, got 0"),
     ("noise", {"queries": 0}, r"queries: must be a whole number >= 1, got 0"),
 ]
 
