@@ -7,10 +7,11 @@ import sys
 
 import pytest
 from linear import linear_problem
+from torch import nn
 
 import attacks
 import orchestrator.contracts.attack as contract
-from attacks import ATTACKS, CASCADES, LOSSES, Attack, Threat
+from attacks import ATTACKS, CASCADES, FGSM, LOSSES, Attack, Threat
 from attacks.threat import NORMS
 from orchestrator.contracts.attack import BLINDNESS, CLAIMS, EPS, FACTORS
 from orchestrator.contracts.settings import can_be_written_in_a_spec, is_a_frozen_dataclass_under_its_own_name
@@ -23,13 +24,16 @@ EVERY = pytest.mark.parametrize(("name", "norm"), PAIRS)
 EVERY_GUIDED = pytest.mark.parametrize(("name", "norm"), [pair for pair in PAIRS if pair[0] not in UNGUIDED])
 
 SHORT: dict[str, dict[str, object]] = {
-    "carlini_wagner": {"steps": 30, "searches": 2, "initial_c": 10.0, "learning_rate": 0.1},
-    "ddn": {"steps": 20},
+    "carlini_wagner": {"steps": 12, "searches": 2, "initial_c": 10.0, "learning_rate": 0.2},
+    "ddn": {"steps": 10},
+    "deepfool": {"classes": 3},
+    "eot": {"draws": 2, "attack": FGSM()},
     "fab": {"steps": 10},
-    "fmn": {"steps": 20},
+    "fmn": {"steps": 10},
     "square": {"queries": 60},
 }
 CLOSE: dict[str, dict[str, object]] = {  # the known distances are far less than what Adam goes by in a step of 0.01
+    "square": {"queries": 500},
     "carlini_wagner": {"learning_rate": 0.001, "steps": 100, "searches": 6, "initial_c": 0.01}
 }
 
@@ -129,6 +133,17 @@ def test_a_model_without_gradient_gets_an_allowed_answer(name: str, norm: str, h
 
 
 @EVERY
+@pytest.mark.parametrize("logits", [1, 2])
+def test_one_class_or_logits_that_are_nan_get_an_allowed_answer(name: str, norm: str, logits: int) -> None:
+    """With one class nobody is ever wrong; what is NaN fools nobody."""
+    (x, y, draws), threat = contract.pictures(), Threat(norm, EPS[norm])
+    model = contract.conv_model(classes=logits)
+    if logits == 2:
+        model = nn.Sequential(model, nn.Threshold(1e9, float("nan")))
+    assert threat.allows(x, short(name)(model, x, y % logits, threat, draws)).all()
+
+
+@EVERY
 def test_a_stochastic_model_draws_anew_at_each_look_and_by_example(name: str, norm: str) -> None:
     contract.a_stochastic_model_draws_anew_at_each_look_and_by_example(short(name), norm)
 
@@ -173,6 +188,16 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("pgd", {"loss": "margins"}, rf"loss: must be one of {KNOWN}, got 'margins' .*mean margin"),
     ("pgd", {"keep": "first"}, r"keep: must be one of best, last, got 'first'"),
     ("fgsm", {"loss": "ce"}, rf"loss: must be one of {KNOWN}, got 'ce'"),
+    ("rfgsm", {"random_share": 1.0}, r"random_share: must be > 0 and < 1, got 1.0"),
+    ("bim", {"step_size": -1.0}, r"step_size: must be finite and > 0, got -1.0"),
+    ("mim", {"decay": -0.1}, r"decay: must be finite and >= 0, got -0.1"),
+    ("deepfool", {"overshoot": float("inf")}, r"overshoot: must be finite and >= 0, got inf"),
+    ("deepfool", {"classes": 0}, r"classes: must be a whole number >= 1, got 0"),
+    ("carlini_wagner", {"initial_c": 0.0}, r"initial_c: must be finite and > 0, got 0.0"),
+    ("carlini_wagner", {"confidence": -1.0}, r"confidence: must be finite and >= 0, got -1.0"),
+    ("ddn", {"shrink": 1.0}, r"shrink: must be > 0 and < 1, got 1.0"),
+    ("fmn", {"shrink": 0.0}, r"shrink: must be > 0 and < 1, got 0.0"),
+    ("eot", {"draws": 0}, r"draws: must be a whole number >= 1, got 0"),
     ("noise", {"queries": 0}, r"queries: must be a whole number >= 1, got 0"),
 ]
 

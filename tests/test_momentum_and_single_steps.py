@@ -14,7 +14,7 @@ LINF = Threat("linf", 0.1)
 
 
 class Net(nn.Module):
-    """Two layers with a bend; the second half of the examples are seen through a gradient a million times as large."""
+    """Two layers with a bend; where the first pixel is bright the gradient is a million times as large."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,9 @@ class Net(nn.Module):
         self.second = nn.Parameter(torch.randn(20, 4, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
-        return ((x.flatten(1) - 0.5) @ self.first).relu() @ self.second
+        logits = ((x.flatten(1) - 0.5) @ self.first).relu() @ self.second
+        steeper = 1e6 * logits * (x[:, 0, 0, 0] > 0.5)[:, None]
+        return logits + (steeper - steeper.detach())
 
 
 X = Draws(3, torch.arange(40)).uniform(1, 4, 4)
