@@ -13,14 +13,16 @@ from defenses.pgd_at import PgdAT
 from defenses.standard import Standard
 from defenses.state import Epoch, State
 from defenses.training import Training
+from defenses.wnll import WNLL
 
-_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT, Learn2Perturb, PCL)
+_METHODS: tuple[type[Defense], ...] = (Standard, PgdAT, Learn2Perturb, PCL, WNLL)
 DEFENSES: dict[str, type[Defense]] = {method.name: method for method in _METHODS}
 
 __all__ = [
     "DEFENSES",
     "NETWORKS",
     "PCL",
+    "WNLL",
     "Data",
     "Defense",
     "Epoch",
