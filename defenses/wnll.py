@@ -18,7 +18,7 @@ from defenses.fit import Batch, Loss, TrainingDiverged, descend, fit
 from defenses.interpolation.buffered import Buffered, buffered
 from defenses.interpolation.classifier import MODES, Drawing, Interpolating, Smooth
 from defenses.interpolation.graph import WEIGHTINGS
-from defenses.interpolation.stage import InterpolatedStage, frozen, stored_features
+from defenses.interpolation.stage import InterpolatedStage, frozen, in_parts
 from defenses.interpolation.templates import SAMPLINGS, Neighbourhood, template_rows
 from defenses.learner import Learner, new_learner, new_optimizer
 from defenses.nearest_prototype import put_beside
@@ -104,7 +104,9 @@ class WNLL:
         learner = new_learner(network, data, training, draws)
         model = buffered(learner.model, data.channels, data.size, self.buffer, draws)
         learner = Learner(learner.network, {"model": model}, {"model": new_optimizer(training, model.parameters())})
-        stage = InterpolatedStage(model, data, draws, size, self.sampling, self.mode, self._neighbourhood)
+        stage = InterpolatedStage(
+            model, data, draws.to(data.device), size, self.sampling, self.mode, self._neighbourhood
+        )
 
         def loss(_model: nn.Module, batch: Batch) -> Tensor:
             if self._stage(batch.epoch, training.epochs)[1]:
@@ -112,7 +114,7 @@ class WNLL:
             return F.cross_entropy(model(batch.x).float(), batch.y)
 
         epochs = fit(learner, loss, data, training, draws, state, self._step)
-        return (self._with_templates(epoch, data, deployed_rows, training) for epoch in epochs)
+        return (self._with_templates(epoch, data, deployed_rows, training, draws) for epoch in epochs)
 
     def deployed(self, state: State) -> nn.Module:
         """Interpolation between the templates of the state. Beside it, for attackers (`feature_pgd`), a smooth one."""
@@ -169,11 +171,14 @@ class WNLL:
         with frozen(learner.model.network):
             return descend(learner, loss, batch, training)
 
-    def _with_templates(self, epoch: Epoch, data: Data, rows: list[Tensor], training: Training) -> Epoch:
+    def _with_templates(self, epoch: Epoch, data: Data, rows: list[Tensor], training: Training, draws: Draws) -> Epoch:
         """The epoch with the templates, as the deployed network sees them, in its state."""
         model = self._network(epoch.state)
         most = -(-min(training.batch_size, len(data)) // epoch.microbatches)
-        features = torch.stack([stored_features(model, data.images[each], most) for each in rows])
+        source = draws.to(data.device).fork("deployed templates")
+        features = torch.stack(
+            [in_parts(model, model.features, data.images[each], source.select(each), most) for each in rows]
+        )
         if not bool(torch.isfinite(features).all()):
             done = epoch.state["epoch"]
             raise TrainingDiverged(f"features of the templates are not finite: epoch {done}, after its last batch")

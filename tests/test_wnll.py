@@ -195,7 +195,7 @@ def test_a_drawn_template_is_keyed_by_example_and_its_mean_is_the_average() -> N
         with drawing(model, draws.fork(turn)):
             seen.append(model(x))
     mean = torch.stack(seen).mean(0)
-    torch.testing.assert_close(mean, averaged.deployed(state)(x), rtol=0, atol=1.5)  # scores are in 0..10
+    torch.testing.assert_close(mean, averaged.deployed(state)(x), rtol=0, atol=1.2)  # scores are in 0..10
     assert not torch.equal(seen[0], seen[1])
     assert not torch.equal(model(x), model(x))
 
@@ -214,8 +214,11 @@ def left(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((model(x).argmax(1) == y).float().mean())
 
 
-def test_who_knows_the_interpolation_finds_what_the_linear_heads_gradient_does_not() -> None:
-    """Digits, 300 images: attacked through the linear head, as the paper does, it looks more robust than it is."""
+def test_who_knows_the_interpolation_finds_at_least_what_the_linear_heads_gradient_does() -> None:
+    """Digits, 300 images, seeds 0 to 2: 0.20 to 0.24 through the linear head, as the paper does, 0.20 to 0.23 along the
+    smooth stand-in, 0.21 to 0.24 by the deployed gradient, which on its own, without leaning on that, leaves 0.25 to
+    0.27.
+    """
     data, x, y = digits()
     defense, threat, draws = WNLL(), Threat("linf", 0.15), Draws(0, torch.arange(300))
     state = train(defense, data, Training(epochs=10, batch_size=64, lr=0.05), network=Mlp((64,)))[-1].state
@@ -227,6 +230,7 @@ def test_who_knows_the_interpolation_finds_what_the_linear_heads_gradient_does_n
     }
     robust = {name: left(model, adversarial, y) for name, adversarial in attacks.items()}
     assert left(model, x, y) > 0.9
+    assert robust["margin"] < robust["surrogate"] + 0.03
     assert min(robust["margin"], robust["features"]) <= robust["surrogate"]
 
 

@@ -19,14 +19,14 @@ MODES: dict[str, Mode] = {"inductive": inductive, "transductive": transductive}
 SCALE = 10.0
 """Scores are in [0, 1], too near each other for a softmax: logits are so many times as large."""
 
-_LEAN = 1e-3
+_LEAN = 0.1
 
 
 class Interpolating(nn.Module):
     """Images -> SCALE times the interpolated scores, the mean over all templates.
 
-    Their gradient is that through the solution, plus a thousandth of that of `smooth_scores`: where an image has
-    neighbours of one class alone the true one is exactly 0, which hides it from an attacker, and protects nobody.
+    Their gradient is that through the solution, plus a tenth of that of `smooth_scores`: where an image has neighbours
+    of one class alone the true one is exactly 0, which hides it from an attacker, and protects nobody.
     """
 
     features: Tensor

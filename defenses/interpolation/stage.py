@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.draws import Draws
+from attacks.sources import drawing
 from defenses.data import Data
 from defenses.features import vectors
 from defenses.fit import Batch
@@ -54,10 +55,10 @@ class InterpolatedStage:
         if self.epoch != batch.epoch or self.entering is None or self.rows is None:
             source = self.draws.fork("interpolated epoch", batch.epoch)
             self.rows = template_rows(self.data, self.size, self.sampling, source, 0)
-            parts = torch.split(as_floats(self.data.images[self.rows]), len(batch.y))
-            self.entering, self.epoch = torch.cat([self.model.entering(part) for part in parts]), batch.epoch
-        features = vectors(self.model.buffer(self.entering))
-        ids = self.draws.example_ids.to(self.rows.device)[self.rows]
+            images = self.data.images[self.rows]
+            self.entering = in_parts(self.model, self.model.entering, images, source.select(self.rows), len(batch.y))
+            self.epoch = batch.epoch
+        features, ids = vectors(self.model.buffer(self.entering)), self.draws.example_ids[self.rows]
         return Templates.of(features, self.data.labels[self.rows], self.data.classes, self.near.k, ids)
 
 
@@ -74,13 +75,15 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def stored_features(model: Buffered, images: Tensor, most: int) -> Tensor:
-    """Of uint8 images, at most so many at a time. [M, C, H, W] -> float32 [M, D]"""
-    return torch.cat([model.features(part) for part in torch.split(as_floats(images), min(most, _MOST))])
-
-
-def as_floats(images: Tensor) -> Tensor:
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+def in_parts(model: nn.Module, ask: Callable[[Tensor], Tensor], images: Tensor, draws: Draws, most: int) -> Tensor:
+    """What `ask`, a method of the model, says of uint8 images, at most so many at a time; what is stochastic in it
+    draws from `draws`, those of the images. [M, C, H, W] -> [M, ...]"""
+    found = []
+    for rows in torch.split(torch.arange(len(images), device=images.device), min(most, _MOST)):
+        x = images[rows].to(torch.float32, memory_format=torch.channels_last).div_(255)
+        with drawing(model, draws.select(rows)):
+            found.append(ask(x))
+    return torch.cat(found)
 
 
 @contextmanager
