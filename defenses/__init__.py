@@ -5,6 +5,7 @@ from __future__ import annotations
 from defenses.data import Data
 from defenses.defense import Defense
 from defenses.fit import TrainingDiverged
+from defenses.inputs import INPUTS, Input
 from defenses.learn2perturb import Learn2Perturb
 from defenses.networks import NETWORKS, Network
 from defenses.out_of_memory import TrainingOutOfMemory
@@ -20,12 +21,14 @@ DEFENSES: dict[str, type[Defense]] = {method.name: method for method in _METHODS
 
 __all__ = [
     "DEFENSES",
+    "INPUTS",
     "NETWORKS",
     "PCL",
     "WNLL",
     "Data",
     "Defense",
     "Epoch",
+    "Input",
     "Learn2Perturb",
     "Network",
     "PgdAT",

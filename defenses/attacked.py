@@ -1,36 +1,37 @@
-"""Batches of clean images and of the same images attacked, half and half."""
+"""A loss on batches of which some images are attacked first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from attacks.attack import Attack
 from attacks.threat import Threat
-from defenses.fit import Batch
+from defenses.adversarial import Adversarial
+
+if TYPE_CHECKING:
+    from defenses.fit import Batch, Loss
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """Adds to each batch its images under `attack`, at an eps uniform in [low, high] that is drawn anew for each batch.
+def on_attacked(loss: Loss, adversarial: Adversarial, threat: Threat | None) -> Loss:
+    """`loss` of the batch with the images that are to be attacked in their attacked form, in their places."""
 
-    All of one batch have the same eps, also where memory divides it into parts. The attack asks the network in eval
-    mode, as it does in `pgd_at`.
-    """
+    def attacked(model: nn.Module, batch: Batch) -> Tensor:
+        return loss(model, replace(batch, x=_attacked(adversarial, threat, model, batch)))
 
-    attack: Attack
-    norm: str
-    low: float
-    high: float
+    return attacked
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Clean images first, in the order of the batch. -> [2B, C, H, W], [2B]"""
-        threat = Threat(self.norm, self.eps(batch))
-        adversarial = self.attack(model, batch.x, batch.y, threat, batch.draws.fork("attacked"))
-        return torch.cat([batch.x, adversarial]), torch.cat([batch.y, batch.y])
 
-    def eps(self, batch: Batch) -> float:
-        generator = batch.draws.generator("attacked eps", batch.number)
-        return self.low + (self.high - self.low) * float(torch.rand((), generator=generator))
+def _attacked(adversarial: Adversarial, threat: Threat | None, model: nn.Module, batch: Batch) -> Tensor:
+    """-> [B, C, H, W]"""
+    within = adversarial.threat(threat, batch.draws, batch.number)
+    if batch.is_attacked is None:
+        return adversarial.attack(model, batch.x, batch.y, within, batch.draws.fork("attacked"))
+    rows = batch.is_attacked.nonzero().flatten()
+    if not len(rows):
+        return batch.x
+    part = batch.select(rows)
+    x = batch.x.clone()
+    x[rows] = adversarial.attack(model, part.x, part.y, within, part.draws.fork("attacked")).to(x)
+    return x

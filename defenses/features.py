@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attacks.draws import Draws
 from attacks.queries import querying
+from defenses.inputs.front import behind
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ def stages(model: nn.Module) -> list[Place]:
 
 def named(model: nn.Module, layers: Sequence[str]) -> list[Place]:
     """What leaves the modules of these names. Raises ValueError for a name the network does not have."""
-    known = [name for name, _ in model.named_modules() if name]
+    prefix, network = behind(model)
+    known = [name for name, _ in network.named_modules() if name]
     for layer in layers:
         if layer not in known:
             near = difflib.get_close_matches(layer, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"layers: must be modules of the network: {', '.join(known)}; got {layer!r}{hint}")
-    return [Place(layer) for layer in layers]
+    return [Place(prefix + layer) for layer in layers]
 
 
 @contextmanager

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
+from defenses.attacked import on_attacked
 from defenses.augment import augment
 from defenses.average import Average
 from defenses.data import Data
+from defenses.fronted import through
+from defenses.inputs.front import front_of
 from defenses.learner import Learner
 from defenses.microbatches import Microbatches
 from defenses.out_of_memory import TrainingOutOfMemory, is_out_of_memory, release
@@ -30,7 +33,8 @@ class TrainingDiverged(ValueError):
 class Batch:
     """Images `x` in [0, 1] [B, C, H, W], labels `y` [B], draws of these examples in this epoch.
 
-    `epoch` and `number` (of the batch) count from 0.
+    `epoch` and `number` (of the batch) count from 0. `is_attacked` [B] says which images `training.adversarial`
+    attacks, None: all. A defense sees them attacked.
     """
 
     x: Tensor
@@ -38,10 +42,12 @@ class Batch:
     draws: Draws
     epoch: int
     number: int
+    is_attacked: Tensor | None = None
 
     def select(self, rows: Tensor) -> Batch:
         """Some of its examples, with their own draws."""
-        return replace(self, x=self.x[rows], y=self.y[rows], draws=self.draws.select(rows))
+        is_attacked = None if self.is_attacked is None else self.is_attacked[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], draws=self.draws.select(rows), is_attacked=is_attacked)
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -81,10 +87,18 @@ def fit(
     (`Microbatches` says where that is not the same; `Epoch.remarks` when it happened). The parts are in the state: they
     stay. For this `loss` is a mean over examples, and a `step` gets all its gradients of a batch from `loss`.
 
+    Where `training.adversarial` is given, `loss` gets batches with attacked images, whatever the defense; where
+    `training.inputs` are, the learner's network stands behind them (`new_learner`).
+
     Raises TrainingDiverged, TrainingOutOfMemory; ValueError when draws or state do not belong to data or network.
     """
     if len(draws.example_ids) != len(data):
         raise ValueError(f"draws: must have one example id per image, {len(data)}, got {len(draws.example_ids)}")
+    if training.adversarial:
+        training.adversarial.refuse_no_threat(training.threat)
+        loss = on_attacked(loss, training.adversarial, training.threat)
+    if front := front_of(learner.model):
+        loss = through(loss, front)
     loop = _Loop(learner, loss, step, data, training, draws.to(data.device), Average(learner.model, training.ema))
     return loop.epochs(None if state is None else loop.restore(state))
 
@@ -174,7 +188,9 @@ class _Loop:
         draws = draws.select(index)
         images = augment(self.data.images[index], self.training.augment, draws.fork("augment"))
         x = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-        return Batch(x, self.data.labels[index], draws, epoch, number)
+        adversarial = self.training.adversarial
+        is_attacked = adversarial.chosen(draws) if adversarial else None
+        return Batch(x, self.data.labels[index], draws, epoch, number, is_attacked)
 
     def _state(self, done: int, microbatches: int) -> State:
         counts: State = {"epoch": done, "microbatches": microbatches}

@@ -17,6 +17,7 @@ from attacks.pgd import PGD
 from attacks.sources import drawing
 from attacks.surface import Surface
 from attacks.threat import Threat
+from defenses.adversarial import refuse_beside
 from defenses.data import Data
 from defenses.fit import Batch, Loss, descend, fit
 from defenses.learner import Learner, new_learner
@@ -55,6 +56,7 @@ class Learn2Perturb:
 
     name: ClassVar[str] = "learn2perturb"
     uses_threat: ClassVar[bool] = True
+    attacks_itself: ClassVar[bool] = True
     neutral: ClassVar[dict[str, Any] | None] = {"sites": "none", "adversarial_weight": 0.0}
 
     granularity: str = "element"
@@ -103,8 +105,9 @@ class Learn2Perturb:
         self, network: Network, data: Data, training: Training, draws: Draws, state: State | None = None
     ) -> Iterator[Epoch]:
         """Raises ValueError when images are to be attacked and neither `eps` nor `training.threat` is given, and when
-        noise or attacks would begin after the last epoch.
+        noise or attacks would begin after the last epoch, or images come attacked already.
         """
+        refuse_beside(self, training.adversarial)
         for field, begins in (("noise_delay", self._noise_begins), ("adversarial_delay", self._attacks_begin)):
             if begins is not None and begins >= training.epochs:
                 raise ValueError(f"{field}: must be less than training.epochs, {training.epochs}, got {begins}")

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from attacks.draws import Draws
 from defenses.data import Data
+from defenses.inputs.front import behind
 from defenses.networks.normalise import Normalise
 from defenses.networks.registry import Description, Network, build, describe
 from defenses.state import JSON, State, tensors, under
@@ -73,13 +74,18 @@ class Learner:
 
 
 def new_learner(network: Network, data: Data, training: Training, draws: Draws) -> Learner:
-    """A network initialised from `draws`, normalised to the data, with the optimizer that `training` asks for."""
-    description = describe(network, data.channels, data.size, data.classes)
+    """A network initialised from `draws`, normalised to the data, with the optimizer that `training` asks for.
+
+    It stands behind `training.inputs`, and begins with the weights and buffers of `training.start` if given.
+    """
+    description = describe(network, data.channels, data.size, data.classes, training.inputs)
     model = build(description, draws.fork("initial weights").seed)
     mean, std = data.mean_and_std()
     for module in model.modules():
         if isinstance(module, Normalise):
             module.set(mean, std)
+    if training.start is not None:
+        behind(model)[1].load_state_dict(training.start)
     model.to(data.device)
     return Learner(description, {"model": model}, {"model": new_optimizer(training, model.parameters())})
 

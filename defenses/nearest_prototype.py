@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attacks.feature_pgd import GUIDE
 from defenses.conformity import Prototypes
 from defenses.features import Place, reading
+from defenses.inputs.front import standing_in
 
 
 class NearestPrototype(nn.Module):
@@ -21,7 +22,7 @@ class NearestPrototype(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, K]"""
-        with reading(self.model, self.places) as features:
+        with reading(self.model, self.places) as features, standing_in(self.model):
             logits: Tensor = self.model(x)
         self.prototypes.to(x.device)
         scores = self.prototypes.scores([features[place] for place in self.places], self.distance)

@@ -15,6 +15,7 @@ from attacks.pgd import PGD
 from attacks.queries import querying
 from attacks.surface import Surface
 from attacks.threat import Threat
+from defenses.adversarial import refuse_beside
 from defenses.data import Data
 from defenses.fit import Batch, fit
 from defenses.learner import new_learner
@@ -40,6 +41,7 @@ class PgdAT:
 
     name: ClassVar[str] = "pgd_at"
     uses_threat: ClassVar[bool] = True
+    attacks_itself: ClassVar[bool] = True
     neutral: ClassVar[dict[str, Any] | None] = {"eps": 0.0}
     ready_epoch: ClassVar[int] = 0
 
@@ -68,7 +70,8 @@ class PgdAT:
     def fit(
         self, network: Network, data: Data, training: Training, draws: Draws, state: State | None = None
     ) -> Iterator[Epoch]:
-        """Raises ValueError when neither `eps` nor `training.threat` is given."""
+        """Raises ValueError when neither `eps` nor `training.threat` is given, or images come attacked already."""
+        refuse_beside(self, training.adversarial)
         threat = self._threat(training.threat)
         attack = PGD(
             steps=self.steps,

@@ -41,6 +41,12 @@ def deployed(state: State) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def network_of(state: State) -> dict[str, Tensor]:
+    """Weights and buffers of the network as it is used, without what stands in front: a start for another training."""
+    weights = tensors(state, "ema") or tensors(state, "model")
+    return tensors(dict(weights), "network") if "input" in _description(state) else weights
+
+
 def tensors(state: State, prefix: str) -> dict[str, Tensor]:
     """The tensors under a prefix, which is cut off: `tensors(state, "model")["conv1.weight"]`."""
     start = prefix + "."

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from attacks.threat import Threat
+from defenses.adversarial import Adversarial
 from defenses.augment import AUGMENTATIONS
+from defenses.inputs.registry import Input
 from defenses.schedule import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam")
@@ -24,7 +28,8 @@ class Training:
     `warmup_epochs` raise the rate linearly from 0 before the `schedule` begins; `ema` is the decay per step of
     averaged weights, which are then the deployed ones (0: off); `clip` bounds the gradient's l2 norm (0: off);
     `keep` says which epoch's weights a trial ends with; `threat` is the sweep's, for defenses that train
-    against an attacker.
+    against an attacker; `adversarial` says which images of each batch are attacked before the defense sees them,
+    `inputs` what stands in front of the network, `start` where its weights and buffers begin (`state.network_of`).
     """
 
     epochs: int = 30
@@ -42,6 +47,9 @@ class Training:
     clip: float = 0.0
     keep: str = "best"
     threat: Threat | None = None
+    adversarial: Adversarial | None = None
+    inputs: tuple[Input, ...] = ()
+    start: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._integer("epochs", 1, MOST_EPOCHS)

@@ -121,15 +121,16 @@ class Run:
 
         Raises UserError for a trial that is unknown or left no checkpoint.
         """
-        from defenses import DEFENSES
-        from orchestrator.build import make
+        from defenses.inputs.front import known
+        from orchestrator.plan import Plan
         from orchestrator.storage import checkpoints
 
         row = self._row(trial_id)
         state, _ = checkpoints.load(self.store.files, row["checkpoint"])
-        defense = make(DEFENSES, row["config"]["defense"])
+        defense = Plan(**row["config"]).make_defense()
         model: nn.Module = defense.deployed(state)
-        model.surface = defense.surface()
+        surface: Any = known(defense.surface(), model)
+        model.surface = surface
         return model
 
     def _row(self, trial_id: str) -> dict[str, Any]:

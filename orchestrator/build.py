@@ -4,31 +4,71 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, replace
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 from orchestrator.coercion import coerce, is_settable, plain, thawed
-from orchestrator.errors import Problem, SpecError
+from orchestrator.errors import Place, Problem, SpecError
 from orchestrator.wording import dotted, nearest, one_of, shown
 
-Kinds = Mapping[str, type] | type
-"""What a block may be: a table of dataclasses chosen by the key `name`, or one dataclass (then no `name`)."""
+Kinds: TypeAlias = "Mapping[str, type] | type | Extended"
+"""What a block may be: a table of dataclasses chosen by the key `name`, one dataclass (then no `name`), or such kinds
+with more keys than their fields."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of a dataclass as a key of a spec. `kinds` is set where the value is a block itself."""
+    """A field of a dataclass as a key of a spec. `kinds` is set where the value is a block itself, or (`is_list`) a
+    list of blocks. `is_left_out`: where it is not given, it is not filled in.
+    """
 
     name: str
     hint: Any
     is_required: bool
     default: Any
     kinds: Kinds | None
+    is_list: bool = False
+    is_left_out: bool = False
 
     def takes_null(self) -> bool:
         """Whether a block may be left out."""
         return type(None) in get_args(self.hint) or not (self.is_required or self.default is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Extended:
+    """Kinds whose blocks may hold more: the keys of `beside`, by name.
+
+    `finish(instance, **values of beside)` makes of both what the block stands for; without it, that is the instance
+    alone. `is_partial`: no field is filled in, and the class has no say, since something else completes the block.
+    """
+
+    kinds: Mapping[str, type] | type
+    beside: Mapping[str, Setting]
+    finish: Callable[..., Any] | None = None
+    is_partial: bool = False
+
+    def keys(self, kind: type) -> dict[str, Setting]:
+        own = settings(kind)
+        if self.is_partial:
+            own = {name: replace(setting, is_left_out=True) for name, setting in own.items()}
+        return {**own, **self.beside}
+
+
+def of_kinds(kinds: Kinds) -> Mapping[str, type] | type:
+    """The table or class itself."""
+    return kinds.kinds if isinstance(kinds, Extended) else kinds
+
+
+def keys_of(kinds: Kinds, kind: type) -> dict[str, Setting]:
+    """The keys a block of this class may have among these kinds, by name."""
+    return kinds.keys(kind) if isinstance(kinds, Extended) else settings(kind)
+
+
+def is_off(value: Any) -> bool:
+    """Whether a block that may be left out is: null, or the word none."""
+    return value is None or value == "none"
 
 
 def make(kinds: Kinds, block: str | Mapping[str, Any], where: str = "") -> Any:
@@ -79,10 +119,12 @@ def examine(kinds: Kinds, block: str | Mapping[str, Any]) -> tuple[dict[str, Any
     if problem := unopenable(kinds, block):
         return {}, [problem]
     kind, given = _opened(kinds, block)
-    known = settings(kind)
+    known = keys_of(kinds, kind)
     problems = [Problem((key,), unknown_key(known, key)) for key in given if key not in known]
-    values: dict[str, Any] = {} if isinstance(kinds, type) else {"name": _name(block)}
+    values: dict[str, Any] = {} if isinstance(of_kinds(kinds), type) else {"name": _name(block)}
     for setting in known.values():
+        if setting.is_left_out and setting.name not in given:
+            continue
         values[setting.name], wrong = _value(setting, given)
         problems += [Problem((setting.name, *problem.at), problem.text) for problem in wrong]
     return values, problems
@@ -92,18 +134,25 @@ def refusals(kinds: Kinds, values: Mapping[str, Any]) -> list[Problem]:
     """What the dataclass itself says against a normalised block (its ValueErrors, "field: what is wrong")."""
     kind, given = _opened(kinds, values)
     problems = []
-    for setting in settings(kind).values():
-        if setting.kinds is not None and given[setting.name] is not None:
-            inner = refusals(setting.kinds, given[setting.name])
-            problems += [Problem((setting.name, *problem.at), problem.text) for problem in inner]
-    if problems:
+    for setting in keys_of(kinds, kind).values():
+        if setting.kinds is not None and given.get(setting.name) is not None:
+            for at, block in _blocks(setting, given[setting.name]):
+                problems += [Problem((*at, *problem.at), problem.text) for problem in refusals(setting.kinds, block)]
+    if problems or (isinstance(kinds, Extended) and kinds.is_partial):
         return problems
     try:
         _construct(kinds, values)
     except (ValueError, TypeError) as error:
         field, colon, text = str(error).partition(": ")
-        return [Problem((field,), text) if colon and field in settings(kind) else Problem((), str(error))]
+        return [Problem((field,), text) if colon and field in keys_of(kinds, kind) else Problem((), str(error))]
     return []
+
+
+def _blocks(setting: Setting, value: Any) -> list[tuple[Place, Any]]:
+    """The blocks that a setting holds, with their places."""
+    if not setting.is_list:
+        return [((setting.name,), value)]
+    return [((setting.name, place), block) for place, block in enumerate(value)]
 
 
 def block_of(instance: Any) -> dict[str, Any]:
@@ -141,6 +190,7 @@ def _name(block: str | Mapping[str, Any]) -> Any:
 
 def unopenable(kinds: Kinds, block: Any) -> Problem | None:
     """Why nobody can say which class a block is of, if so."""
+    kinds = of_kinds(kinds)
     is_table = not isinstance(kinds, type)
     if not isinstance(block, Mapping) and not (is_table and isinstance(block, str)):
         return Problem((), f"must be a mapping{' with a name' if is_table else ''}, got {shown(block)}")
@@ -158,6 +208,7 @@ def unopenable(kinds: Kinds, block: Any) -> Problem | None:
 def _opened(kinds: Kinds, block: str | Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
     """The class of a block and its settings without `name`."""
     given = {} if isinstance(block, str) else dict(block)
+    kinds = of_kinds(kinds)
     if isinstance(kinds, type):
         return kinds, given
     given.pop("name", None)
@@ -175,21 +226,45 @@ def _value(setting: Setting, given: Mapping[str, Any]) -> tuple[Any, list[Proble
     if setting.name not in given:
         return setting.default, [Problem((), "is required")] if setting.is_required else []
     value = given[setting.name]
-    if setting.kinds is not None and not (value is None and setting.takes_null()):
+    if setting.kinds is not None and setting.takes_null() and is_off(value):
+        return None, []
+    if setting.kinds is not None and setting.is_list:
+        return _listed(setting.kinds, value)
+    if setting.kinds is not None:
         return examine(setting.kinds, value)
     try:
-        return coerce(Any if setting.kinds else setting.hint, value), []
+        return coerce(setting.hint, value), []
     except ValueError as error:
         return None, [Problem((), str(error))]
 
 
+def _listed(kinds: Kinds, value: Any) -> tuple[list[Any], list[Problem]]:
+    if not isinstance(value, list):
+        return [], [Problem((), not_a_list(value))]
+    found = [examine(kinds, block) for block in value]
+    wrong = [Problem((at, *problem.at), problem.text) for at, (_, some) in enumerate(found) for problem in some]
+    return [block for block, _ in found], wrong
+
+
+def not_a_list(value: Any) -> str:
+    """What to say of something that should be a list of blocks."""
+    return f"must be a list of blocks, each with a name, got {shown(value)}"
+
+
 def _construct(kinds: Kinds, values: Mapping[str, Any]) -> Any:
     kind, given = _opened(kinds, values)
+    made = kind(**_arguments(settings(kind), given))
+    if isinstance(kinds, Extended) and kinds.finish:
+        return kinds.finish(made, **_arguments(kinds.beside, given))
+    return made
+
+
+def _arguments(known: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {}
-    for setting in settings(kind).values():
+    for setting in known.values():
         value = given[setting.name]
         if setting.kinds is not None and value is not None:
             arguments[setting.name] = _construct(setting.kinds, value)
         else:
             arguments[setting.name] = thawed(setting.hint, value)
-    return kind(**arguments)
+    return arguments

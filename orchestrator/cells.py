@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.build import examine, look_up, refusals, settings, unknown_key, unopenable
+from orchestrator.build import Kinds, examine, look_up, refusals, settings, unknown_key, unopenable
 from orchestrator.coercion import coerce
+from orchestrator.composition import KEYS, beside, refused
 from orchestrator.errors import Place, Problem
+from orchestrator.holes import text_of
 from orchestrator.plausible_eps import refuse_eps
 from orchestrator.reading import Reader, Spot, distinct, hole_kind, label_of
 from orchestrator.space import Space
 from orchestrator.tables import Tables
 from orchestrator.template import Fields, Node, has_refs
-from orchestrator.wording import nearest, one_of, shown
+from orchestrator.wording import dotted, nearest, one_of, shown
 
 if TYPE_CHECKING:
     from attacks.threat import Threat
@@ -26,7 +28,7 @@ MOST_CELLS = 1000
 _SIZES = ("validation", "train", "test")
 _COMMON = ("root", *_SIZES)
 _MAY_HAVE_HOLES = (
-    *((part,) for part in ("network", "defense", "training")),
+    *((part,) for part in ("network", "defense", "training", *KEYS)),
     *(("matrix", axis) for axis in ("network", "defense")),
     ("search", "initial"),
 )
@@ -80,16 +82,31 @@ class CellReader:
             "dataset": [self._dataset(block, at) for block, at in self._entries("dataset", tree, lists)],
             "threat": [self._threat(block, at) for block, at in self._entries("threat", tree, lists)],
         }
-        for axis, kinds in (("defense", self.tables.defenses), ("network", self.tables.networks)):
+        kinds = self.tables.blocks()
+        for axis in ("defense", "network"):
             entries = self._entries(axis, tree, lists)
-            axes[axis] = [reader.block(kinds, block, Spot(at, axis)) for block, at in entries]
-        training = reader.block(self.tables.training, tree.get("training", {}), Spot(("training",), "training"))
+            axes[axis] = [reader.block(kinds[axis], block, Spot(at, axis)) for block, at in entries]
+        training = self._training(reader, kinds["training"], tree)
         if self.problems:
             return []
         self._note_form(axes, training, lists)
         cells = [self._cell(name, dict(points), training) for name, points in _combined(axes, lists)]
         self._probe(cells)
         return [] if self.problems else cells
+
+    def _training(self, reader: Reader, kinds: Kinds, tree: Mapping[str, Any]) -> Node:
+        """Training, with the keys of composition that stand beside it: `adversarial` is `training.adversarial`."""
+        given = tree.get("training", {})
+        found = reader.block(kinds, given, Spot(("training",), "training"))
+        written = {key: tree[key] for key in KEYS if key in tree}
+        for key in written:
+            if isinstance(given, Mapping) and key in given:
+                self._wrong((key,), f"is given under training too; keep one of them, got {shown(written[key])}")
+        if not isinstance(found, Fields) or self.problems:
+            return found
+        settings = {key: beside(self.tables)[key] for key in written}
+        more = {key: reader.setting(settings[key], written, Spot((key,), f"training.{key}")) for key in written}
+        return replace(found, fields={**found.fields, **more})
 
     def _lists(self, tree: Mapping[str, Any]) -> dict[str, list[Any]]:
         """The lists of the matrix by axis; for an axis that is wrong an empty one."""
@@ -183,10 +200,27 @@ class CellReader:
             key = (cell.space.template, cell.space.facts if has_refs(cell.space.template) else cell.threat.norm)
             if key not in seen:
                 seen.append(key)
-                self.problems += cell.space.problems(self.tables.blocks())
+                self.problems += cell.space.problems(self.tables.blocks()) or self._clashes(cell)
+
+    def _clashes(self, cell: Cell) -> list[Problem]:
+        """What does not go together between the defense and what composes with it, at the place of the defense."""
+        nodes = cell.space.template.fields
+        forms = [nodes[part].form() for part in ("defense", "training")]
+        if not any(key in text_of(form) for key in KEYS for form in forms):
+            return []
+        found = {
+            problem: None
+            for tried in cell.space.tried()
+            for problem in refused(tried.defense, tried.training, self.tables)
+        }
+        return [Problem(nodes["defense"].at, _told(problem)) for problem in found]
 
     def _wrong(self, at: Place, text: str) -> None:
         self.problems.append(Problem(at, text))
+
+
+def _told(problem: Problem) -> str:
+    return f"{dotted(problem.at)}: {problem.text}" if problem.at else problem.text
 
 
 def _eps_problems(norm: str, eps: float) -> list[Problem]:

@@ -16,6 +16,7 @@ REPEAT = "repeat"  # a configuration was suggested again; its evidence holds the
 DEGENERATE_AT_RUNG = "rung:degenerate"
 RETRY = "retry"
 NODE_LOST = "node lost"
+BASE_TRAINED = "base trained"  # the network that trials start from; the row has its own id, its evidence the seconds
 OUT_OF_MEMORY = "out of memory"  # batches are trained in parts from then on; its evidence says in how many
 SILENT = "no report in"  # how the evidence of a `retry` begins when a worker was ended for its silence
 

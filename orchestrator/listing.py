@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from attacks import ATTACKS, CASCADES
-from defenses import DEFENSES, NETWORKS
+from defenses import DEFENSES, INPUTS, NETWORKS
 from orchestrator.datasets import DATASETS
 from orchestrator.errors import UserError
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "attacks": ATTACKS, "defenses": DEFENSES, "networks": NETWORKS, "datasets": DATASETS,
+    "inputs": INPUTS,
 }  # fmt: skip
 
 

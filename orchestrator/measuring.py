@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from attacks import Surface
+from defenses.inputs.front import known
 from orchestrator.doubts import Doubt
 from orchestrator.evaluation import evaluate_robustness
 from orchestrator.measurement import Measurement
@@ -35,8 +36,11 @@ class Measured:
 def measure(
     model: nn.Module, surface: Surface, split: Split, plan: Plan, epoch: int, what: Measurement, device: str
 ) -> Measured:
-    """Attack `model` on the rows that `what` names. Randomness is keyed by the trial's seed and the example."""
-    threat = plan.make_threat()
+    """Attack `model` on the rows that `what` names, through the `surface` of its defense and what stands in front.
+
+    Randomness is keyed by the trial's seed and the example.
+    """
+    threat, surface = plan.make_threat(), known(surface, model)
     rows = slice(what.start, what.stop)
     images = torch.from_numpy(split.images[rows].copy()).float() / 255
     labels = torch.from_numpy(split.labels[rows].copy())

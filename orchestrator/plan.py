@@ -7,18 +7,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.composition import composed, without
+
 if TYPE_CHECKING:
     from attacks import Draws, Threat
     from defenses import Training
     from orchestrator.cells import Cell
     from orchestrator.space import Configuration
 
+BASE = "base"
 Block = dict[str, Any]  # a normalised block of the spec: JSON values only
 
 
 @dataclass(frozen=True)
 class Plan:
     """One trial. `stage` is "search" or "finalist"; `number` counts the asks of its cell and stage.
+
+    A base has a plan of stage "base", which is no row of any table.
 
     Imports torch only where something is made of it: workers begin sooner.
     """
@@ -49,9 +54,10 @@ class Plan:
         training does not use it, since its rungs are measured under it.
         """
         threat = {"norm": cell.threat.norm, "eps": cell.threat.eps}
+        defense, training = composed(configuration.defense, configuration.training, seed)
         plan = cls(
             "", "", cell.name, number, "search", seed, fingerprint, cell.dataset_block(), threat,
-            configuration.network, configuration.defense, configuration.training, configuration.params, by_threat,
+            configuration.network, defense, training, configuration.params, by_threat,
         )  # fmt: skip
         return plan._identified()
 
@@ -74,6 +80,14 @@ class Plan:
         """The same trial as one of this cell alone, where another cell has the configuration too."""
         return replace(self, is_twin=True)._identified()
 
+    def base(self) -> Plan | None:
+        """The plan of the network that this trial starts from, None where it starts from chance."""
+        block = self.defense.get("base")
+        if block is None:
+            return None
+        own = {"defense": block["defense"], "training": block["training"], "seed": block["seed"]}
+        return replace(self, **own, stage=BASE, number=0, params={}, by_threat=False, is_twin=False)._identified()
+
     def make_threat(self) -> Threat:
         from attacks import Threat
 
@@ -83,7 +97,7 @@ class Plan:
         from defenses import DEFENSES
         from orchestrator.build import make
 
-        return make(DEFENSES, self.defense)
+        return make(DEFENSES, without(self.defense))
 
     def make_network(self) -> Any:
         from defenses import NETWORKS
@@ -94,7 +108,7 @@ class Plan:
     def make_training(self) -> Training:
         from defenses import Training
 
-        return Training(**self.training, threat=self.make_threat())
+        return Training(**self.training, threat=self.make_threat(), **self._composing())
 
     def draws(self, example_ids: Any) -> Draws:
         """The source of everything random in this trial's training, keyed by the ids of its rows."""
@@ -102,12 +116,32 @@ class Plan:
 
         return Draws(self.seed, example_ids).fork("training")
 
+    def _composing(self) -> dict[str, Any]:
+        """What stands beside the defense, as fields of Training."""
+        from orchestrator.build import make
+        from orchestrator.composition import beside
+        from orchestrator.tables import all_tables
+
+        found: dict[str, Any] = {}
+        if "adversarial" in self.defense:
+            attacks = beside(all_tables())["adversarial"].kinds
+            assert attacks is not None
+            found["adversarial"] = make(attacks, self.defense["adversarial"])
+        if "input" in self.defense:
+            found["inputs"] = tuple(make(all_tables().inputs, block) for block in self.defense["input"])
+        return found
+
     def _identified(self) -> Plan:
         from orchestrator.identity import config_id, method_source, trial_id
 
-        defense, network = self.make_defense(), self.make_network()
-        trained_against = self.make_threat() if defense.uses_threat or self.by_threat else None
-        source = method_source(*_kinds(defense, network)) + (f"/{self.cell}" if self.is_twin else "")
+        defense, network, composing = self.make_defense(), self.make_network(), self._composing()
+        uses_threat = defense.uses_threat or "adversarial" in composing or self.by_threat
+        trained_against = self.make_threat() if uses_threat else None
+        beside = [composing["adversarial"].attack] if "adversarial" in composing else []
+        beside += composing.get("inputs", ())
+        base = self.base()
+        source = method_source(*_kinds(defense, network, *beside)) + (f"/{self.cell}" if self.is_twin else "")
+        source += (f"/{BASE}" if self.stage == BASE else "") + (f"/{base.trial_id}" if base else "")
         facts = (self.fingerprint, self.network, self.defense, self.training, trained_against)
         return replace(
             self, trial_id=trial_id(*facts, seed=self.seed, source=source), config_id=config_id(*facts, source=source)

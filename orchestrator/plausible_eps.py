@@ -27,7 +27,7 @@ def beyond_the_range(distance: float, most: str = "1 for linf") -> str:
 
 
 def far_distances(block: Mapping[str, Any], norm: str) -> list[Problem]:
-    """The settings of a defense that go beyond the range of pixels under linf, a defense's own attacks included."""
+    """The settings of a block that go beyond the range of pixels under linf, those of attacks inside it included."""
     found = []
     for key, value in block.items() if norm == "linf" else ():
         if isinstance(value, Mapping):

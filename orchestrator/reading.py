@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.build import Kinds, Setting, look_up, settings, unknown_key, unopenable
+from orchestrator.build import (
+    Kinds,
+    Setting,
+    is_off,
+    keys_of,
+    look_up,
+    not_a_list,
+    of_kinds,
+    unknown_key,
+    unopenable,
+)
 from orchestrator.coercion import MOST_WHOLE, allowed, coerce, item_hint, number
 from orchestrator.errors import Place, Problem
 from orchestrator.holes import Choice, Conditions, Normal, Numeric, Range, column_of, text_of
@@ -67,9 +77,9 @@ class Reader:
 
     def block(self, kinds: Kinds, value: Any, spot: Spot, takes_null: bool = False) -> Node:
         """A block or, where blocks have names, a choice of blocks."""
-        if value is None and takes_null:
+        if takes_null and is_off(value):
             return Fixed(spot.at, None)
-        kind = None if isinstance(kinds, type) else hole_kind(value)
+        kind = None if isinstance(of_kinds(kinds), type) else hole_kind(value)
         if kind == "choice":
             return self._choice(value, spot, lambda option, inner: self.block(kinds, option, inner, takes_null))
         if kind is not None:
@@ -77,6 +87,17 @@ class Reader:
         if problem := unopenable(kinds, value):
             return self._wrong(spot, problem.text, problem.at)
         return self._fields(kinds, {"name": value} if isinstance(value, str) else value, spot)
+
+    def blocks(self, kinds: Kinds, value: Any, spot: Spot) -> Node:
+        """A list of blocks, or a choice of such lists."""
+        if is_off(value):
+            return Fixed(spot.at, None)
+        kind = hole_kind(value)
+        if kind == "choice":
+            return self._choice(value, spot, lambda option, inner: self.blocks(kinds, option, inner))
+        if not isinstance(value, list):
+            return self._wrong(spot, not_a_list(value))
+        return Items(spot.at, tuple(self.block(kinds, item, spot.inside(at)) for at, item in enumerate(value)))
 
     def value(self, hint: Any, value: Any, spot: Spot) -> Node:
         """What a field of type `hint` is set to: a plain value, a hole, or a list or mapping with holes inside."""
@@ -91,20 +112,28 @@ class Reader:
 
     def _fields(self, kinds: Kinds, block: Mapping[str, Any], spot: Spot) -> Node:
         """The settings of a block whose class is known, defaults filled in."""
-        name = None if isinstance(kinds, type) else block["name"]
-        known = settings(kinds if isinstance(kinds, type) else look_up(kinds, block["name"]))
+        table = of_kinds(kinds)
+        name = None if isinstance(table, type) else block["name"]
+        known = keys_of(kinds, table if isinstance(table, type) else look_up(table, block["name"]))
         for key in block:
             if key not in known and not (key == "name" and name is not None):
                 self._wrong(spot, unknown_key(known, key), (key,))
-        fields = {setting.name: self._setting(setting, block, spot.inside(setting.name)) for setting in known.values()}
+        fields = {
+            setting.name: self.setting(setting, block, spot.inside(setting.name))
+            for setting in known.values()
+            if setting.name in block or not setting.is_left_out
+        }
         return Fields(spot.at, fields, name)
 
-    def _setting(self, setting: Setting, block: Mapping[str, Any], spot: Spot) -> Node:
+    def setting(self, setting: Setting, block: Mapping[str, Any], spot: Spot) -> Node:
+        """What one key of a block is set to; `spot` is that of the key."""
         if setting.name not in block:
             return self._wrong(spot, "is required") if setting.is_required else Fixed(spot.at, setting.default)
         value = block[setting.name]
         if setting.kinds is None:
             return self.value(setting.hint, value, spot)
+        if setting.is_list:
+            return self.blocks(setting.kinds, value, spot)
         return self.block(setting.kinds, value, spot, setting.takes_null())
 
     def _plain(self, hint: Any, value: Any, spot: Spot) -> Node:

@@ -117,7 +117,7 @@ class Space:
         found = []
         for part, block in blocks.items():
             wrong = examine(kinds[part], block)[1] or refusals(kinds[part], block)
-            if part == "defense":
+            if part in ("defense", "training"):
                 wrong = wrong or far_distances(block, self.facts["threat"]["norm"])
             found += [_moved(Problem((part, *problem.at), problem.text), filling) for problem in wrong]
         return found

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.cells import Cell, CellReader, DatasetSpec, misplaced_holes
+from orchestrator.composition import KEYS
 from orchestrator.errors import Place, Problem, SpecError
 from orchestrator.plausible import (
     count_problems,
@@ -65,6 +66,9 @@ class Spec(Section):
     defense: Any = None
     network: Any = None
     training: Any = Field({})
+    adversarial: Any = None  # these three are read as keys of `training`, where the normal form has them
+    input: Any = None
+    base: Any = None
     search: SearchSpec = SearchSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -173,7 +177,9 @@ def _loaded(tree: Mapping[str, Any], tables: Tables) -> tuple[Spec | None, list[
     problems += wrong
     if problems:
         return None, problems
-    spec = outer.model_copy(update={**reader.form, "evaluation": _with_attacks(outer.evaluation, attacks)})
+    spec = outer.model_copy(
+        update={**reader.form, **dict.fromkeys(KEYS), "evaluation": _with_attacks(outer.evaluation, attacks)}
+    )
     spec._cells = tuple(cells)
     return spec, []
 

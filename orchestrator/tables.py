@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.build import Kinds, block_of, examine, refusals
+from orchestrator.build import Extended, Kinds, block_of, examine, refusals
+from orchestrator.composition import beside
 from orchestrator.errors import Place, Problem
 from orchestrator.wording import one_of, shown
 
@@ -21,10 +22,16 @@ class Tables:
     cascades: Mapping[str, Sequence[Any]]
     datasets: Mapping[str, type]
     training: type
+    inputs: Mapping[str, type] = field(default_factory=dict)
 
     def blocks(self) -> dict[str, Kinds]:
         """What the blocks that may have holes are made of."""
-        return {"network": self.networks, "defense": self.defenses, "training": self.training}
+        composing = beside(self)
+        return {
+            "network": self.networks,
+            "defense": Extended(self.defenses, composing),
+            "training": Extended(self.training, composing),
+        }
 
     def attack_blocks(self, entries: Sequence[Any], at: Place) -> tuple[list[dict[str, Any]], list[Problem]]:
         """The normalised blocks of a list of attacks, each a name or a block, presets expanded."""
@@ -52,7 +59,7 @@ class Tables:
 def all_tables() -> Tables:
     """Those of this installation. Imported when they are asked for, since they bring torch with them."""
     from attacks import ATTACKS, CASCADES
-    from defenses import DEFENSES, NETWORKS, Training
+    from defenses import DEFENSES, INPUTS, NETWORKS, Training
     from orchestrator.datasets import DATASETS
 
-    return Tables(NETWORKS, DEFENSES, ATTACKS, CASCADES, DATASETS, Training)
+    return Tables(NETWORKS, DEFENSES, ATTACKS, CASCADES, DATASETS, Training, INPUTS)

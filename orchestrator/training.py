@@ -5,18 +5,19 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
-from defenses import Data, Epoch
+from defenses import Epoch
 from orchestrator.lifecycle import DEGENERATE_AT_RUNG, OUT_OF_MEMORY, TRAINING_ENDED, TRAINING_STARTED, event, key_of
 from orchestrator.measuring import measure
 from orchestrator.metrics import metrics_of
 from orchestrator.peak_memory import forget_peak, peak_memory_bytes
 from orchestrator.plan import Plan
+from orchestrator.reference_network import data_of, reference
 from orchestrator.rungs import Reached, RungRule, degenerate_key, rung_key, rungs
 from orchestrator.splits import Split
 from orchestrator.storage import checkpoints
@@ -187,12 +188,14 @@ class Trainer:
         }
 
     def _fit(self) -> Iterator[Epoch]:
-        train = self.data.train
-        images = torch.from_numpy(train.images.copy()).to(self.device)
-        labels = torch.from_numpy(train.labels.copy()).to(self.device)
+        train, training = self.data.train, self.training
         draws = self.plan.draws(torch.from_numpy(train.example_ids.copy()))
-        data = Data(images, labels, train.classes)
-        fitted: Iterator[Epoch] = self.defense.fit(self.plan.make_network(), data, self.training, draws, self._state)
+        if self._state is None and (base := self.plan.base()) is not None:
+            found = reference(base, train, self.files, self.device)
+            self._note(*found.record)
+            training = replace(training, start=found.weights)
+        data, network = data_of(train, self.device), self.plan.make_network()
+        fitted: Iterator[Epoch] = self.defense.fit(network, data, training, draws, self._state)
         return fitted
 
 

@@ -14,10 +14,10 @@ from mutations import mutated
 from rich.console import Console
 from small_specs import draw
 
-from defenses import DEFENSES, NETWORKS, Training
-from orchestrator.build import make
+from defenses import DEFENSES
 from orchestrator.cli import main
 from orchestrator.errors import UserError
+from orchestrator.plan import Plan
 from orchestrator.preview import preview
 from orchestrator.spec import Spec, load_spec
 
@@ -69,10 +69,10 @@ def assert_runs(spec: Spec, seed: int) -> None:
         Console(width=100, quiet=True).print(preview(spec))
     assert load_spec(spec.to_yaml()) == spec
     for cell in spec.cells()[:3]:
-        made = cell.space.configure(draw(random.Random(seed)))
-        assert make(NETWORKS, made.network)
-        assert make(DEFENSES, made.defense)
-        assert make(Training, made.training)
+        plan = Plan.of(cell, cell.space.configure(draw(random.Random(seed))), "data", spec.seed, 0)
+        assert plan.make_network()
+        assert plan.make_defense()
+        assert plan.make_training()
 
 
 def refused(text: str, seed: int) -> str | None:

@@ -1,7 +1,8 @@
-"""What pcl promises beyond the contract: its loss, its prototypes' steps, its two stages, its attacked half."""
+"""What pcl promises beyond the contract: its loss, its prototypes' steps, its two stages."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from test_defenses_contract import COUNT, digits, equal, pictures, train
 from test_out_of_memory import Narrow, plugin
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.draws import Draws
@@ -18,26 +19,29 @@ from attacks.fgsm import FGSM
 from attacks.losses import LOSSES
 from attacks.pgd import PGD
 from attacks.threat import Threat
-from defenses import PCL, PgdAT, Standard, State, Training
-from defenses.attacked import Attacked
-from defenses.fit import Batch
+from defenses import PCL, Standard, Training
+from defenses.adversarial import Adversarial
 from defenses.networks import ConvNet, LeNet, Mlp, Network, ResNet
 from defenses.state import tensors
 from orchestrator.passes import counted
 
 STILL = Training(epochs=1, batch_size=COUNT, lr=1e-30, weight_decay=0.0)
-ATTACKED: dict[str, Any] = {"adversarial": "pgd", "adversarial_steps": 3, "adversarial_eps": (0.02, 0.05)}
+ATTACKED = Adversarial(PGD(3, keep="last"), share=0.5, eps=(0.02, 0.05))
 CODE: dict[str, Any] = {"distance": "squared", "prototypes": "separate", "apart": 0.0, "separation": 1e-4, "branch": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {"branch": 5, "stages": 3},
     "code": {**CODE, "proximity": 0.01},
     "warm-up": {"branch": 0, "proximity": 0.1, "cross_entropy_epochs": 2},
-    "attacked": {**CODE, "proximity": 0.01, "adversarial_random_start": True, **ATTACKED},
+    "attacked": {**CODE, "proximity": 0.01},
     "all at once": {**CODE, "proximity": 0.01, "branch": 3, "apart": 0.5},
     "proximity alone": {**CODE, "proximity": 0.01, "separation": 0.0},
     "separation alone": {"proximity": 0.0, "separation": 1e-3, "branch": 0},
 }
-VARIANT = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+VARIANT = pytest.mark.parametrize("name", VARIANTS)
+
+
+def variant(name: str) -> tuple[PCL, Adversarial | None]:
+    return PCL(**VARIANTS[name]), ATTACKED if name == "attacked" else None
 
 
 def hidden(weights: dict[str, Tensor], x: Tensor) -> list[Tensor]:
@@ -138,11 +142,13 @@ def test_without_prototypes_a_rung_says_something_from_the_start() -> None:
 
 
 @VARIANT
-def test_every_variant_resumes_to_the_bit(settings: dict[str, Any]) -> None:
+def test_every_variant_resumes_to_the_bit(name: str) -> None:
     """Also in the epoch at which the prototypes begin."""
-    optimizer = "adam" if settings["branch"] else "sgd"
-    training = Training(epochs=4, batch_size=20, lr=0.01, optimizer=optimizer, clip=5.0, ema=0.5, augment="crop")
-    defense, data = PCL(**settings), pictures()
+    (defense, adversarial), data = variant(name), pictures()
+    training = Training(
+        epochs=4, batch_size=20, lr=0.01, optimizer="adam" if defense.branch else "sgd", clip=5.0, ema=0.5,
+        augment="crop", adversarial=adversarial,
+    )  # fmt: skip
     straight = train(defense, data, training)
     for done in (1, 2, 3):
         resumed = train(defense, data, training, straight[done - 1].state)
@@ -150,15 +156,14 @@ def test_every_variant_resumes_to_the_bit(settings: dict[str, Any]) -> None:
 
 
 @VARIANT
-def test_every_variant_trains_in_parts_as_on_whole_batches(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training, data = Training(epochs=3, batch_size=20, lr=0.02), pictures()
+def test_every_variant_trains_in_parts_as_on_whole_batches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    defense, adversarial = variant(name)
+    training, data = Training(epochs=3, batch_size=20, lr=0.02, adversarial=adversarial), pictures()
     network, found = plugin(monkeypatch, Narrow), []
     for most in (10**9, 10):
         monkeypatch.setattr(Narrow, "most", most)
-        found.append(train(PCL(**settings), data, training, network=network)[-1])
-    assert [epoch.microbatches for epoch in found] == [1, 4 if "adversarial" in settings else 2]
+        found.append(train(defense, data, training, network=network)[-1])
+    assert [epoch.microbatches for epoch in found] == [1, 2]
     assert found[1].loss == pytest.approx(found[0].loss, rel=1e-4)
     for prefix in ("model", "prototypes"):
         for key, value in tensors(found[0].state, prefix).items():
@@ -183,67 +188,21 @@ def test_named_layers_are_supervised_instead_of_stages() -> None:
     assert [len(tensors(state, "prototypes")[f"attracting.{stage}"][0]) for stage in (0, 1)] == [2, 4]
 
 
-@pytest.mark.parametrize("adversarial", ["fgsm", "pgd"])
-def test_half_of_what_it_learns_from_is_attacked(adversarial: str) -> None:
-    """With no weight on prototypes the loss is the mean of the clean one and the attacked one."""
-    data = pictures()
-    attacked = PCL(0.0, 0.0, adversarial=adversarial, adversarial_steps=5, adversarial_eps=(0.2, 0.2))
-    pgd_at = PgdAT(steps=5, random_start=False, eps=0.2)
-    defenses = (Standard(), attacked, pgd_at)
-    clean, both, other = (train(each, data, STILL, network=Mlp((30,)))[0].loss for each in defenses)
-    assert both > clean + 0.1
-    if adversarial == "pgd":
-        assert both == pytest.approx((clean + other) / 2, rel=1e-5)
-
-
-def linear() -> nn.Module:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    with torch.no_grad():
-        model[1].weight.copy_(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)))
-    return model
-
-
-def batch(number: int, epoch: int = 0, rows: int = 6) -> Batch:
-    draws = Draws(0, torch.arange(rows)).fork("epoch", epoch)
-    return Batch(torch.full((rows, 1, 8, 8), 0.5), torch.arange(rows) % 3, draws, epoch, number)
-
-
-def test_eps_is_drawn_anew_for_each_batch_and_is_one_for_all_its_parts() -> None:
-    attacked = Attacked(FGSM(), "linf", 0.02, 0.05)
-    seen = []
-    for epoch, number in [(0, 0), (0, 1), (1, 0), (1, 1)]:
-        whole = batch(number, epoch)
-        x, y = attacked(linear(), whole)
-        assert torch.equal(x[:6], whole.x)
-        assert torch.equal(y, torch.cat([whole.y, whole.y]))
-        moved = Threat("linf", 1.0).distance(whole.x, x[6:])  # FGSM spends all of it on each image
-        part, _ = attacked(linear(), whole.select(torch.tensor([4, 1])))
-        assert torch.equal(part[2:], x[6:][[4, 1]])
-        assert moved.min() == moved.max()
-        seen.append(float(moved[0]))
-    assert len(set(seen)) == 4
-    assert 0.02 <= min(seen) < max(seen) <= 0.05
-    drawn = [attacked.eps(batch(number)) for number in range(400)]
-    assert min(drawn) < 0.021
-    assert max(drawn) > 0.049
-
-
-def test_the_threat_matters_only_where_it_trains_on_attacked_images() -> None:
-    assert not PCL().uses_threat
-    assert PCL(adversarial="fgsm").uses_threat
-    data, network = pictures(), Mlp((7, 5))
-
-    def weights(defense: PCL, threat: Threat | None) -> State:
-        training = Training(epochs=1, batch_size=20, lr=0.01, threat=threat)
-        return train(defense, data, training, network=network)[0].state
-
-    small = PCL(adversarial="fgsm")
-    assert not equal(weights(small, Threat("linf", 0.05)), weights(small, Threat("linf", 0.1)))
-    assert not equal(weights(small, Threat("linf", 0.05)), weights(small, Threat("l2", 0.05)))
-    own = PCL(adversarial="fgsm", adversarial_eps=(0.05, 0.05))
-    assert equal(weights(own, None), weights(small, Threat("linf", 0.05)))
-    with pytest.raises(ValueError, match=r"^adversarial_eps: must be given where training\.threat is not, got None$"):
-        weights(small, None)
+def test_prototypes_learn_from_attacked_images_as_the_weights_do() -> None:
+    """All of a batch attacked, by hand: what gathers round the prototypes are the features of attacked images."""
+    data, threat = pictures(), Threat("linf", 0.2)
+    training = dataclasses.replace(STILL, threat=threat, adversarial=Adversarial(FGSM()))
+    settings = CODE | {"stages": 1, "prototype_lr": 0.3}
+    (epoch,) = train(PCL(**settings), data, training, network=Mlp((7, 5)))
+    weights = tensors(epoch.state, "model")
+    model = PCL(**settings).deployed(epoch.state)
+    attacked = FGSM()(model, data.images / 255, data.labels, threat, Draws(0, torch.arange(COUNT)))
+    features = hidden(weights, attacked)[1]
+    start = train(PCL(**settings | {"prototype_lr": 1e-30}), data, training, network=Mlp((7, 5)))[0].state
+    for c in range(3):
+        w = tensors(start, "prototypes")["attracting.0"][c]
+        pulled = w + 0.3 * 2 / COUNT * (features[data.labels == c] - w).sum(0)
+        torch.testing.assert_close(tensors(epoch.state, "prototypes")["attracting.0"][c], pulled)
 
 
 @pytest.mark.parametrize("settings", [CODE, {"branch": 4}], ids=["code", "branches"])
@@ -326,12 +285,6 @@ def test_a_layer_the_network_does_not_have_is_refused() -> None:
         ("branch", -1, "an integer >= 0"),
         ("branch", 2.5, "an integer >= 0"),
         ("cross_entropy_epochs", -1, "an integer >= 0"),
-        ("adversarial", "apgd", "one of none, fgsm, pgd"),
-        ("adversarial_eps", [0.1], r"\[low, high\] with 0 <= low <= high or null"),
-        ("adversarial_eps", [0.2, 0.1], r"\[low, high\] with 0 <= low <= high or null"),
-        ("adversarial_eps", [-0.1, 0.1], r"\[low, high\] with 0 <= low <= high or null"),
-        ("adversarial_steps", 0, "an integer >= 1"),
-        ("adversarial_step_size", 0.0, "> 0 or null"),
     ],
 )
 def test_refuses_a_setting_out_of_range(field: str, value: Any, allowed: str) -> None:
@@ -344,16 +297,8 @@ def test_its_settings_pass_through_a_spec() -> None:
     from orchestrator.build import make, normalised
     from orchestrator.tables import all_tables
 
-    block = {"name": "pcl", "layers": ["2"], "adversarial_eps": ["1/255", "8/255"], **{"adversarial": "fgsm"}}
+    block = {"name": "pcl", "layers": ["2"], "proximity": "1/2"}
     values = normalised(all_tables().defenses, block)
     assert json.loads(json.dumps(values)) == values
     made = make(all_tables().defenses, values)
-    assert made == PCL(layers=("2",), adversarial="fgsm", adversarial_eps=(1 / 255, 8 / 255))
-
-
-def test_pgd_of_the_variant_is_the_papers_by_setting() -> None:
-    """10 steps of 2/255 from the image itself; the default step follows eps."""
-    defense = PCL(adversarial="pgd", adversarial_step_size=2 / 255)
-    assert defense._attacked(Threat("linf", 0.05)) == Attacked(
-        PGD(steps=10, step_size=2 / 255, random_start=False, keep="last"), "linf", 0.05, 0.05
-    )
+    assert made == PCL(layers=("2",), proximity=0.5)

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import nn
 
+from defenses.inputs.front import Front, Fronted
+from defenses.inputs.registry import Input, described, rebuilt
 from defenses.seeding import seeded
 
 Description = dict[str, Any]
@@ -31,10 +33,12 @@ class Network(Protocol):
     def __call__(self, channels: int, size: int, classes: int) -> nn.Module: ...
 
 
-def describe(network: Network, channels: int, size: int, classes: int) -> Description:
-    """JSON values from which `build` makes the same architecture again."""
+def describe(network: Network, channels: int, size: int, classes: int, inputs: tuple[Input, ...] = ()) -> Description:
+    """JSON values from which `build` makes the same architecture again, behind the same transforms."""
     settings = {key: _json(value) for key, value in dataclasses.asdict(network).items()}
-    return {"name": network.name, "settings": settings, "channels": channels, "size": size, "classes": classes}
+    shape = {"channels": channels, "size": size, "classes": classes}
+    front = {"input": _json(described(inputs))} if inputs else {}
+    return {"name": network.name, "settings": settings, **shape, **front}
 
 
 def build(description: Description, seed: int = 0) -> nn.Module:
@@ -52,9 +56,13 @@ def build(description: Description, seed: int = 0) -> nn.Module:
     network = NETWORKS[name](**description["settings"])
     with seeded(seed, torch.device("cpu")):
         model = network(description["channels"], description["size"], description["classes"])
-    return model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)
+    inputs = rebuilt(description.get("input", []))
+    return Fronted(Front(inputs, description["channels"], description["size"]), model) if inputs else model
 
 
 def _json(value: Any) -> Any:
     """Tuples become lists, so that a description equals itself after a trip through JSON."""
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
     return [_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from attacks.queries import querying
+from defenses.inputs.front import behind
 
 WHERE = ("blocks", "activations", "layers", "stem", "last_stage", "none")
 
@@ -71,6 +72,11 @@ def sites(network: nn.Module, channels: int, size: int, where: str) -> list[Site
     """
     if where == "none":
         return []
+    prefix, network = behind(network)
+    if prefix:
+        return [
+            replace(site, module=(prefix + site.module).rstrip(".")) for site in sites(network, channels, size, where)
+        ]
     calls = _calls(network, channels, size)
     last = max((place for place, call in enumerate(calls) if call.is_layer), default=None)
     if last is None:

@@ -90,6 +90,13 @@ def prune(files: Files, trial_id: str, keep: set[int]) -> None:
             files.delete(f"{_directory(trial_id)}/{name}")
 
 
+def forget(files: Files, trial_id: str, epoch: int) -> None:
+    """Delete one checkpoint, if it is there."""
+    name = _below(name_of(trial_id, epoch))
+    files.delete(_commit_of(name))
+    files.delete(name)
+
+
 def _directory(trial_id: str) -> str:
     return f"{DIRECTORY}/{checked_key(trial_id)}"
 
