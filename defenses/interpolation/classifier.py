@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
+from defenses.inputs.front import standing_in
 from defenses.interpolation.buffered import Buffered
 from defenses.interpolation.inductive import inductive
 from defenses.interpolation.smooth import smooth_scores
@@ -95,7 +96,8 @@ class Smooth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, K]"""
-        features = self.model.network.features(x)
+        with standing_in(self.model):
+            features = self.model.network.features(x)
         numbers = range(len(self.model.features))
         found = [smooth_scores(features, self.model.templates(number), self.model.near) for number in numbers]
         return torch.stack(found).mean(0).float()
