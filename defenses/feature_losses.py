@@ -18,7 +18,7 @@ from attacks.threat import Threat
 from defenses.adversarial import refuse_beside
 from defenses.data import Data
 from defenses.features import Place, named, stages, widths
-from defenses.fit import Batch, Loss, descend, fit
+from defenses.fit import Batch, fit
 from defenses.learner import Learner, new_learner, new_optimizer
 from defenses.nearest_prototype import put_beside
 from defenses.networks.registry import Network
@@ -134,6 +134,7 @@ class FeatureLosses:
         attacked = Pipeline(autoencoder, classifier) if self.against == "pipeline" else classifier
 
         def loss(_model: nn.Module, batch: Batch) -> Tensor:
+            """What rests in this epoch is no part of it, so that its optimizer finds no gradient and leaves it alone."""
             value = torch.zeros((), device=batch.x.device)
             if self._trains_classifiers(batch.epoch):
                 for name in _CLASSIFIERS:
@@ -144,7 +145,7 @@ class FeatureLosses:
                 value = value + perceptual(seen, autoencoder(corrupted), batch.x)
             return value
 
-        return fit(learner, loss, data, training, draws, state, self._step)
+        return fit(learner, loss, data, training, draws, state)
 
     def deployed(self, state: State) -> nn.Module:
         """The pipeline; the classifier alone until its own epochs are over. Beside it, for attackers (`feature_pgd`),
@@ -217,20 +218,6 @@ class FeatureLosses:
             raise ValueError("eps: must be given where training.threat is not, got None")
         within = Threat(threat.norm if threat else "linf", self.eps) if self.eps is not None else threat
         return Corruption(self.corruption, self.std, self.steps, self.step_size, within)
-
-    def _step(self, learner: Learner, loss: Loss, batch: Batch, training: Training) -> Tensor:
-        """What is not trained in this epoch has no gradient, and its optimizer leaves it alone."""
-        resting = [] if self._trains_classifiers(batch.epoch) else [n for n in _CLASSIFIERS if n in learner.modules]
-        if not self._trains_autoencoder(batch.epoch):
-            resting.append("autoencoder")
-        modules = [learner.modules[name] for name in resting]
-        try:
-            for module in modules:
-                module.requires_grad_(False)
-            return descend(learner, loss, batch, training)
-        finally:
-            for module in modules:
-                module.requires_grad_(True)
 
 
 _AT_LEAST_ZERO = ("pixel_weight", "std", "weight_decay")

@@ -230,8 +230,8 @@ def left(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def test_who_attacks_the_bare_classifier_is_cleaned_away_and_who_goes_through_both_is_not() -> None:
-    """Digits, 300 images, seeds 0 to 2: clean 0.77 to 0.86; of images made against the bare classifier, which keeps 0.18
-    to 0.24 of them, 0.40 to 0.51 are right behind the autoencoder; of images made against both 0.15 to 0.17.
+    """Digits, 300 images, seeds 0 to 2: clean 0.77 to 0.86; of images made against the bare classifier, which keeps
+    0.18 to 0.24 of them, 0.40 to 0.51 are right behind the autoencoder; of images made against both 0.15 to 0.17.
     """
     data, x, y = digits()
     defense = FeatureLosses(width=8, std=0.15, lr=5e-3, classifier_epochs=6)
