@@ -134,7 +134,7 @@ class FeatureLosses:
         attacked = Pipeline(autoencoder, classifier) if self.against == "pipeline" else classifier
 
         def loss(_model: nn.Module, batch: Batch) -> Tensor:
-            """What rests in this epoch is no part of it, so that its optimizer finds no gradient and leaves it alone."""
+            """What rests in this epoch is no part of it, so that its optimizer finds no gradient."""
             value = torch.zeros((), device=batch.x.device)
             if self._trains_classifiers(batch.epoch):
                 for name in _CLASSIFIERS:
