@@ -29,7 +29,7 @@ class NearestPrototype(nn.Module):
         return scores + 0 * logits  # the gradient passes the logits too, where backward passes are counted
 
 
-def put_beside(model: nn.Module, guide: NearestPrototype) -> nn.Module:
+def put_beside(model: nn.Module, guide: nn.Module) -> nn.Module:
     """The model with `guide` as an attribute that is no part of it: neither of its state nor of its parameters."""
     guide.eval().requires_grad_(False)
     object.__setattr__(model, GUIDE, guide)

@@ -1,0 +1,1 @@
+"""Scores by interpolation of template labels over a graph of nearest neighbours (WNLL)."""
