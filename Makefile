@@ -16,7 +16,7 @@ test: lint
 	$(BIN)/python -m pytest -m "not parity"
 
 # pytest exits with 5 when no test is chosen
-parity: .venv/.installed-dev
+parity: .venv/.installed-peers
 	@$(BIN)/python -m pytest -m parity; code=$$?; \
 	if [ $$code -eq 5 ]; then echo "make parity: there is no agreement test yet, so nothing was compared."; \
 	else exit $$code; fi
@@ -43,6 +43,13 @@ clean:
 	@echo "Installing robustsweep and what its tests need into .venv; the first time takes minutes ..."
 	@$(INSTALL) --editable ".[dev]"
 	@touch $@ .venv/.installed && echo "Installed."
+
+# Peers, for agreement tests alone; without what they say they need: old versions, and a plotting server.
+.venv/.installed-peers: pyproject.toml Makefile .venv/.installed-dev
+	@echo "Installing the attack libraries that ours are compared with ..."
+	@$(INSTALL) "pyautoattack==0.2.0" "foolbox==3.3.4" tqdm
+	@$(INSTALL) --no-deps "torchattacks==3.5.1" "adv-lib==0.2.8"
+	@touch $@
 
 .venv/.made:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
