@@ -115,7 +115,7 @@ class Judge:
             found: Tensor = find(model, x, y, threat.norm, draws).adversarial
             return found
 
-        find = getattr(stage.attack, "nearest", None)
+        find: Any = getattr(stage.attack, "nearest", None)
         if find is None:
             return self._run(answer, (stage.id, repr(threat.eps)), rows)
         once = self._nearest.setdefault(stage.id, NearestOnce(self.images))
