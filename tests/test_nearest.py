@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from linear import linear_problem
+from test_attacks_contract import conv_model, pictures
 from torch import Tensor, nn
 
 from attacks import DDN, FMN, CarliniWagner, DeepFool, Draws, Threat
@@ -156,11 +155,32 @@ def test_carlini_wagner_gives_up_on_each_example_by_itself() -> None:
     assert len(sizes) == len(asked) > 50
 
 
-def test_confidence_asks_for_a_margin_beyond_the_boundary() -> None:
-    problem = linear_problem()
-    sure = replace(EXACT, confidence=0.1)  # half of the gap of 0.2 that is to be closed
-    found = sure.nearest(problem.model, problem.x, problem.y, "l2", problem.draws)
-    assert (found.distance / problem.distance["l2"] > 1.0).all()
+@pytest.mark.parametrize("confidence", [0.0, 0.1])
+def test_confidence_asks_for_a_margin_beyond_the_boundary(confidence: float) -> None:
+    """With a penalty that outweighs the distance, the run ends where the margin is what was asked for."""
+    problem, margins = linear_problem(), []
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = problem.model(x)
+            margins.append((logits[:, 1] - logits[:, 0]).detach() * (1 - 2 * problem.y))
+            return logits
+
+    attack = CarliniWagner(
+        steps=150, searches=1, learning_rate=0.001, initial_c=0.05, early_abort=False, confidence=confidence
+    )
+    attack.nearest(Watched(), problem.x, problem.y, "l2", problem.draws)
+    found = torch.stack(margins[-50:]).mean(0)
+    torch.testing.assert_close(found, torch.full_like(found, confidence), rtol=0, atol=0.02)
+
+
+def test_every_image_is_fooled_where_some_lie_within_a_hair_of_the_boundary() -> None:
+    """Images with walls; the paper's ball, which reaches to the linear boundary at most, never gets there for one."""
+    x, y, draws = pictures()
+    distances = [attack.nearest(conv_model(), x, y, "l2", draws).distance for attack in (FMN(), DDN(), DeepFool())]
+    assert all(distance.isfinite().all() for distance in distances)
+    best = torch.stack(distances).amin(0)
+    assert (distances[0] <= 1.05 * best + 1e-6).all()
 
 
 def test_the_nearest_of_what_was_seen_counts_and_only_what_fools() -> None:
