@@ -55,6 +55,8 @@ class FAB:
 
     def _attacked(self, queries: Queries, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
         worst = Worst(x, y)
+        if not self._has_boundaries(queries, x, draws):
+            return worst.adversarial
         aims, values = self._aims(queries, x, y, draws)
         for number, aim in enumerate(aims):
             rows = filled((~worst.is_fooled).nonzero().flatten())
@@ -67,6 +69,11 @@ class FAB:
             walk(queries, survivors, aim[rows], values, start, threat, self.steps)
             worst.absorb(rows, survivors.worst())
         return worst.adversarial
+
+    def _has_boundaries(self, queries: Queries, x: Tensor, draws: Draws) -> bool:
+        """Whether there is another class to go to."""
+        classes: int = queries.logits(x[:1], draws.select(torch.arange(1, device=x.device)).fork("classes")).shape[1]
+        return classes > 1
 
     def _aims(self, queries: Queries, x: Tensor, y: Tensor, draws: Draws) -> tuple[list[Tensor], Values]:
         """What each run looks for, and how far it is from there."""

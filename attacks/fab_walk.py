@@ -47,6 +47,8 @@ def walk(
         x, source = survivors.x, survivors.draws.fork("step", step)
         value, slope = _nearest_boundary(queries, point, aim, values, threat.norm, source)
         point = _step(x, point, value, slope, threat.norm)
+        is_there = point.isfinite().flatten(1).all(1)[:, None, None, None]  # not where logits or slopes are NaN
+        point = torch.where(is_there, point, x)
         logits = queries.logits(point, source.fork("check"))
         distance = length(point - x, threat.norm)
         is_wrong = logits.argmax(1) != survivors.y

@@ -40,7 +40,7 @@ def _counted(block: str, threat: Threat) -> tuple[int, int] | None:
 
 
 class _Unmoved(nn.Module):
-    """Says class 0 whatever it sees, with a gradient that leads somewhere."""
+    """Says class 0 whatever it sees, with another gradient each time: no attack comes round to a point."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,5 +52,6 @@ class _Unmoved(nn.Module):
         self.calls += 1
         if self.calls > MOST_CALLS:
             raise RuntimeError("enough")
-        logits = 1e-3 * x.flatten(1) @ self.weight.T
-        return logits + 100 * torch.eye(_CLASSES, device=x.device)[0]
+        turned = torch.randn(_SIZE**2, generator=torch.Generator().manual_seed(self.calls))
+        logits = 1e-3 * x.flatten(1) @ (self.weight * turned).T
+        return logits + 8 * torch.eye(_CLASSES)[0]  # more, and its gradient would round to 0

@@ -104,7 +104,7 @@ def attack_seconds(
     """Seconds for one image that survives.
 
     The attack is called on a batch, with an eps at which nothing is fooled, so that it goes through all it may try.
-    Where the time is over first, what is left goes by the number of passes.
+    Where the time is over first, or it comes round to a point in so small a ball, what is left goes by passes.
     """
     harmless, (x, y) = Threat(threat.norm, threat.eps * _HARMLESS), some
     draws = Draws(0, torch.arange(len(x), device=x.device))
@@ -124,10 +124,12 @@ def attack_seconds(
             took = clock.time(call)
         finally:
             handle.remove()
-    if time.perf_counter() <= limit or not passes.forward:
+    if not passes.forward:
         return took / len(x)
-    whole = most_passes(block, threat) or (MOST_CALLS, MOST_CALLS)  # at least: nobody has counted further
-    return took / passes.forward * max(whole[0], passes.forward / len(x))
+    most = most_passes(block, threat)
+    if most is None:  # at least: nobody has counted further
+        most = (MOST_CALLS, MOST_CALLS) if time.perf_counter() > limit else (0, 0)
+    return took / passes.forward * max(most[0], passes.forward / len(x))
 
 
 class _Enough(Exception):

@@ -181,7 +181,7 @@ def test_what_it_attacks_with_is_part_of_the_identity_and_so_is_the_threat() -> 
     [
         (
             {"defense": "{name: pcl, adversarial: {name: pdg}}"},
-            "spec:4 defense.adversarial.name: must be one of noise, fgsm, pgd, ",
+            "spec:4 defense.adversarial.name: must be one of noise, fgsm, rfgsm, ",
         ),
         (
             {"training": "adversarial: {name: pgd, share: 2}"},

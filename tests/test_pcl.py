@@ -227,10 +227,11 @@ def test_the_feature_space_attack_brings_features_to_another_prototype() -> None
     model, x, y, draws = defense.deployed(state), data.images / 255, data.labels, Draws(0, torch.arange(COUNT))
     with counted(model) as passes:
         attacked = FeaturePGD(steps=20)(model, x, y, Threat("linf", 0.3), draws)
-    assert passes.backward == 20 * COUNT  # although the gradient comes from the features
+    assert COUNT < passes.backward <= 20 * COUNT  # although the gradient comes from the features
     assert (model(x).argmax(1) == y).float().mean() > 0.9
     assert (model(attacked).argmax(1) == y).float().mean() < 0.1
-    assert (model.feature_guide(attacked).argmax(1) == y).float().mean() < 0.1
+    assert (model.feature_guide(x).argmax(1) == y).float().mean() > 0.9
+    assert (model.feature_guide(attacked).argmax(1) == y).float().mean() < 0.4  # an image leaves once the model errs
 
 
 def test_its_surface_has_losses_that_do_not_flatten_where_its_logits_are_large() -> None:
