@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.tables import Tables
 
 KEYS = ("adversarial", "input", "base")
+_OF_TRAINING = ("adversarial", "base")  # which a model that exists already has none of
 
 Block = dict[str, Any]
 
@@ -40,7 +41,8 @@ def beside(tables: Tables) -> dict[str, Setting]:
 def composed(defense: Mapping[str, Any], training: Mapping[str, Any], seed: int) -> tuple[Block, Block]:
     """The two blocks with what holds for this defense in its own block, and nothing of the three under training.
 
-    A base is complete there: its defense, all its training, the seed it is trained with.
+    A base is complete there: its defense, all its training, the seed it is trained with. Of what stands under training
+    a pretrained model has the transforms alone.
     """
     held = _holding(defense, training)
     if "base" in held:
@@ -60,6 +62,9 @@ def refused(defense: Mapping[str, Any], training: Mapping[str, Any], tables: Tab
     if "base" in own:
         base = own["base"]
         yield from (Problem(("base",), text) for text in _clashes(base["defense"], tables))
+        if _is_given(base["defense"]):
+            text = "pretrained is for models that are measured as they are; a base is trained, by a defense"
+            yield Problem(("base", "defense", "name"), text)
         for problem in refusals(tables.training, base["training"]):
             yield Problem(("base", "training", *problem.at), problem.text)
 
@@ -67,6 +72,9 @@ def refused(defense: Mapping[str, Any], training: Mapping[str, Any], tables: Tab
 def _clashes(block: Mapping[str, Any], tables: Tables) -> Iterator[str]:
     from defenses.adversarial import refuse_beside
 
+    if _is_given(block) and (idle := [key for key in _OF_TRAINING if key in block]):
+        yield f"{' and '.join(idle)} would change nothing: a pretrained model is not trained"
+        return
     if "adversarial" in block:
         try:
             refuse_beside(make(tables.defenses, without(block)), block["adversarial"])
@@ -74,10 +82,15 @@ def _clashes(block: Mapping[str, Any], tables: Tables) -> Iterator[str]:
             yield str(error)
 
 
+def _is_given(defense: Mapping[str, Any]) -> bool:
+    return bool(defense.get("name") == "pretrained")
+
+
 def _holding(defense: Mapping[str, Any], training: Mapping[str, Any]) -> Block:
     """The keys that are given and not switched off; the defense's own go before those of training."""
-    given = {key: (defense if key in defense else training).get(key) for key in KEYS}
-    return {key: value for key, value in given.items() if value}
+    keys = [key for key in KEYS if key in defense or not (_is_given(defense) and key in _OF_TRAINING)]
+    given = {key: (defense if key in defense else training).get(key) for key in keys}
+    return {key: value for key, value in given.items() if value is not None and value != []}  # a base may be {}
 
 
 def _complete(base: Mapping[str, Any], training: Mapping[str, Any], seed: int) -> Block:

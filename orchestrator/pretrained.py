@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from defenses.inputs.front import behind
 from defenses.networks.registry import build, describe
 from defenses.pretrained import Pretrained
 from orchestrator.build import make
@@ -17,6 +18,7 @@ from orchestrator.storage import checkpoints
 from orchestrator.weights import put_into, read_file, tensors_in
 
 if TYPE_CHECKING:
+    from defenses.inputs.registry import Input
     from orchestrator.cells import Cell
     from orchestrator.plan import Plan
     from orchestrator.space import Configuration
@@ -44,13 +46,13 @@ class Kept:
 
     def taken(self, configuration: Configuration) -> Configuration:
         """The same with the content of the file said, which is in the run from then on, and without settings of
-        training, which it has none. Raises UserError."""
+        training, of which only the transforms in front concern it. Raises UserError."""
         block = configuration.defense
         if not is_pretrained(block):
             return configuration
         if block["path"] not in self._digests:
             self._digests[block["path"]] = self._keep(block)
-        params = {path: value for path, value in configuration.params.items() if not path.startswith("training.")}
+        params = {path: value for path, value in configuration.params.items() if _concerns(path)}
         return replace(configuration, defense={**block, "digest": self._digests[block["path"]]}, params=params)
 
     def _keep(self, block: dict[str, Any]) -> str:
@@ -68,7 +70,7 @@ class Kept:
 def loaded(plan: Plan, data: Split, files: Files) -> State:
     """The state of a pretrained trial's model. Raises UserError where the weights do not fit the network."""
     tensors, _ = checkpoints.load(files, _name(plan.defense["digest"]))
-    return _state(plan.network, data, tensors, plan.defense["path"])
+    return _state(plan.network, data, tensors, plan.defense["path"], plan.make_training().inputs)
 
 
 def problems(cell: Cell, data: Split) -> Iterator[str]:
@@ -92,12 +94,18 @@ def names_of(cells: Sequence[Cell]) -> list[str]:
     return [cell.name for cell in cells if any(is_pretrained(tried.defense) for tried in cell.space.tried())]
 
 
-def _state(network: dict[str, Any], data: Split, tensors: State, path: str) -> State:
+def _concerns(path: str) -> bool:
+    """Whether a setting is one that a pretrained model has."""
+    return not path.startswith("training.") or f"{path}.".startswith("training.input.")
+
+
+def _state(network: dict[str, Any], data: Split, tensors: State, path: str, inputs: tuple[Input, ...] = ()) -> State:
     from defenses import NETWORKS
 
-    description = describe(make(NETWORKS, network), data.images.shape[1], data.images.shape[2], data.classes)
+    description = describe(make(NETWORKS, network), data.images.shape[1], data.images.shape[2], data.classes, inputs)
     model = build(description)
-    put_into(model, {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}, path, WHERE)
+    found = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    put_into(behind(model)[1], found, path, WHERE)
     weights = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     return {"epoch": 0, "network": description, **weights}
 

@@ -67,7 +67,7 @@ def _taken(plan: Plan, rule: RungRule, final: Measurement | None, run: Sibling, 
     if not _is_whole(plan, rule, epochs, attacks) or not ended or ended[-1]["checkpoint"] is None:
         return None
     last = max(row["epoch"] for row in epochs)
-    for epoch in {last, ended[-1]["checkpoint_epoch"]}:
+    for epoch in sorted({last, ended[-1]["checkpoint_epoch"]}):  # the last one last: with it, the others are there
         checkpoints.copy(run.store.files, store.files, trial_id, epoch)
     told = [*_training_told(trial_id, events), *_rungs_told(trial_id, epochs, attacks)]
     evaluated = _evaluation(plan, final, run, events, attacks, store) if final else Taken([])
@@ -97,11 +97,15 @@ def _is_whole(plan: Plan, rule: RungRule, epochs: Sequence[Row], attacks: Sequen
 def is_same(what: Measurement, rows: Sequence[Row], plan: Plan) -> bool:
     """Whether rows of `attacks` say what this measurement would say: the same attacks, radii and number of examples.
 
-    Which examples: all measurements of one kind take the first of a split, or those after the rungs'.
+    Which examples: all measurements of one kind take the first of a split, or those after the rungs'. An attack of a
+    plugin is never the same: no id says what its source was.
     """
     threat = plan.threat
     levels = [threat["eps"] * part for part in AREA_FRACTIONS] if what.curve else [threat["eps"]]
-    ids = [stage.id for stage in stages(what.attacks, plan.make_defense().surface())]
+    ours = stages(what.attacks, plan.make_defense().surface())
+    if any(type(stage.attack).__module__.partition(".")[0] != "attacks" for stage in ours):
+        return False
+    ids = [stage.id for stage in ours]
     wanted = {(level, place, name) for level in levels for place, name in enumerate(ids)}
     return (
         {(row["eps"], row["position"], row["attack_id"]) for row in rows} == wanted

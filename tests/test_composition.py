@@ -140,6 +140,13 @@ def test_the_normal_form_loads_again_to_the_same() -> None:
     assert form["training"]["base"] == {"training": {"epochs": 2}}
 
 
+def test_a_base_of_which_nothing_is_said_is_standard_training_with_the_trials_own() -> None:
+    _, training = composed({"name": "standard"}, {"epochs": 3}, 7)
+    defense, _ = composed({"name": "standard"}, {"epochs": 3, "base": {}}, 7)
+    assert defense["base"]["defense"]["name"] == "standard"
+    assert (defense["base"]["training"], defense["base"]["seed"]) == (training, 7)
+
+
 def test_a_base_is_completed_by_the_trials_own_training() -> None:
     """Its attacks and transforms too, unless the base or its defense has its own."""
     plan = plan_of(load("{name: pcl, input: none}", "input: [quantise]", "base: {training: {lr: 0.5}}"))

@@ -94,6 +94,38 @@ def test_settings_of_training_make_no_other_trial_of_it(tmp_path: Path) -> None:
     assert searched["pretrained"] == 1
 
 
+def test_transforms_stand_in_front_of_it_and_nothing_else_of_training_concerns_it(tmp_path: Path) -> None:
+    path, dim = save(tmp_path / "m.safetensors"), [{"name": "quantise", "bits": 1}]
+    training = {"epochs": 1, "batch_size": 32, "input": dim, "adversarial": {"name": "fgsm"}, "base": {}}
+    arms = [{"name": "pretrained", "path": path}, {"name": "pretrained", "path": path, "input": "none"}]
+    run = Inline(tmp_path / "tiny", spec(path, matrix={"defense": arms}, training=training))
+    with_it, without_it = run.sweep.next_trial(), run.sweep.next_trial()
+    assert with_it
+    assert without_it
+    assert with_it.trial_id != without_it.trial_id
+    assert "input" in with_it.defense
+    assert not {"adversarial", "base"} & {*with_it.defense, *without_it.defense}
+    run.left = 1
+    run._train(with_it)
+    run.sweep.ledger.flush()
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.allclose(load(run.root).model(with_it.trial_id)(x), model()(x.round()))
+
+
+@pytest.mark.parametrize(
+    ("defense", "message"),
+    [
+        ({"name": "pretrained", "adversarial": {"name": "fgsm"}}, "adversarial would change nothing"),
+        ({"name": "pretrained", "base": {}}, "base would change nothing"),
+        ({"name": "standard", "base": {"defense": {"name": "pretrained", "path": "m"}}}, "a base is trained"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(defense: dict[str, Any], message: str) -> None:
+    arm = {**defense, "path": "m"} if defense["name"] == "pretrained" else defense
+    with pytest.raises(UserError, match=f"matrix.defense.*{message}"):
+        load_spec(spec("m", matrix={"defense": [arm]}))
+
+
 def test_content_and_not_place_says_which_model_it_is(tmp_path: Path) -> None:
     ids = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import s3_server
 from inline import SYNTHETIC, Inline
+from plugin_modules import plugins_forgotten
 
 from orchestrator.measurement import Assignment
+from orchestrator.plugins.admission import admit
 from orchestrator.storage import checkpoints
 from orchestrator.storage.compaction import compact
 from orchestrator.storage.store_place import apart, below_any
@@ -245,3 +247,36 @@ def test_in_an_object_store_too_nothing_is_computed_twice_and_other_runs_are_lea
         search = named("x")["search"] | {"sampler": "tpe", "warm_start": [first.store.root]}
         third = Inline(below_any(server.uri("reuse"), "third"), named("third", search=search))  # type: ignore[arg-type]
         assert len(third.sweep.warm.past["defense=pgd_at"]) == 3
+
+
+STRONGER = """
+from dataclasses import dataclass
+from attacks.fgsm import FGSM
+
+@dataclass(frozen=True)
+class Mine:
+    def __call__(self, model, x, y, threat, draws):
+        return FGSM()(model, x, y, threat, draws)
+"""
+STILL = STRONGER.replace("FGSM()(model, x, y, threat, draws)", "x.clone()")
+
+
+@pytest.mark.parametrize("stage", ["rung", "final"])
+def test_what_an_attack_of_a_plugin_found_is_not_taken_since_no_id_says_what_its_source_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    size = SYNTHETIC["evaluation"][stage]["examples"]
+    mine = evaluation(**{stage: {"examples": size, "attacks": [{"name": "my_attack:Mine"}]}})
+    one = {"search": named("x")["search"] | {"trials": 1}}
+    figures = []
+    for name, source in (("first", STILL), ("second", STRONGER)):
+        (tmp_path / "my_attack.py").write_text(source)
+        with plugins_forgotten():
+            admit(["my_attack"])
+            run = Inline(tmp_path / "store" / name, named(name, **one, **mine)).run()
+            figures.append(run.store.read("attacks").query("evaluation == @stage")["n_fooled"].sum())
+    assert figures[0] < figures[1]
+    assert all("final" not in said["evaluations"] for said in reused(run).values())
+    assert bool(reused(run)) == (stage == "final")
