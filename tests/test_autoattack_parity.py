@@ -86,7 +86,7 @@ def test_autoattack_leaves_no_more_than_the_official_one(norm: str) -> None:
 
     case, threat = digit_case(), Threat(norm, EPS[norm])
     official = AutoAttack(case.model, norm=norm.capitalize(), eps=threat.eps, device="cpu", seed=0)
-    left = accuracy(official.run_standard_evaluation(case.x, case.y, batch_size=300))
+    left = accuracy(official.run_standard_evaluation(case.x, case.y, batch_size=300)[0])
     result = evaluate_robustness(case.model, case.x, case.y, threat=threat, attacks="autoattack")
     assert 0.1 < left < 0.95, "shows nothing"
     assert result.robust_accuracy <= left + 0.001
