@@ -53,6 +53,7 @@ def test_the_page_adds_one_of_each_and_says_every_command() -> None:
     ]
 
 
+@pytest.mark.parity
 def test_the_commands_of_the_page_do_what_it_says(
     folder: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

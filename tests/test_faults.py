@@ -67,7 +67,7 @@ def figures(run: Run) -> pd.DataFrame:
     [
         ("trainer", "exit"),
         pytest.param("trainer", "hang", marks=pytest.mark.parity),
-        ("evaluator", "exit"),
+        pytest.param("evaluator", "exit", marks=pytest.mark.parity),
         pytest.param("evaluator", "hang", marks=pytest.mark.parity),
     ],
 )
@@ -148,8 +148,8 @@ def test_trainers_that_cannot_begin_are_failed_rows_with_the_traceback(tmp_path:
 @pytest.mark.parametrize(
     ("moment", "error"),
     [
-        ("reached", StoreLost("the store is gone")),
-        pytest.param("ended", UserError("another driver is at work here"), marks=pytest.mark.parity),
+        pytest.param("reached", StoreLost("the store is gone"), marks=pytest.mark.parity),
+        ("ended", UserError("another driver is at work here")),
         pytest.param("evaluated", StoreLost("the store is gone"), marks=pytest.mark.parity),
     ],
 )

@@ -41,6 +41,7 @@ def test_a_sweep_on_ray_finds_what_it_finds_in_one_process(one_by_one: Run, tmp_
     pd.testing.assert_frame_equal(figures(one_by_one.trials()), figures(inline.store.read("trials")))
 
 
+@pytest.mark.parity
 def test_one_by_one_a_second_sweep_finds_the_same(one_by_one: Run, tmp_path: Path) -> None:
     again, _ = swept(tmp_path, resources={"max_concurrent": 1})
     pd.testing.assert_frame_equal(figures(one_by_one.trials()), figures(again.trials()))
