@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from linear import linear_problem
-from test_attacks_contract import conv_model, pictures
 from torch import Tensor, nn
 
 from attacks import DDN, FMN, CarliniWagner, DeepFool, Draws, Threat
@@ -13,6 +12,7 @@ from attacks.boundary_step import boundary_step
 from attacks.nearest import Nearest
 from attacks.projections import project, project_each
 from attacks.threat import NORMS
+from orchestrator.contracts.attack import conv_model, pictures
 
 EXACT = CarliniWagner(learning_rate=0.001, steps=150, searches=7, initial_c=0.01)
 CASES = [
