@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from orchestrator.composition import KEYS, composed
 from orchestrator.holes import Scalar
 from orchestrator.space import Space
 from orchestrator.template import Fields, Fixed, Items, Leaf, Node, Pick
@@ -24,15 +25,29 @@ def params_of(space: Space, blocks: Mapping[str, Any], searched: Collection[str]
     of the training that were fixed there too. Raises NoFit.
     """
     found: dict[str, Scalar] = {}
-    _fit(space.template, blocks, "", searched, found)
+    _fit(space.template, _laid_out(space, blocks), "", searched, found)
     ours = space.configure(lambda path, hole: found[path])
-    if (ours.network, ours.defense) != (blocks["network"], blocks["defense"]):
-        raise NoFit("a value that refers to another is another")
+    seed = (blocks["defense"].get("base") or {}).get("seed", 0)
+    if (ours.network, composed(ours.defense, ours.training, seed)[0]) != (blocks["network"], blocks["defense"]):
+        raise NoFit("a value that refers to another, or the base, is another")
     return found
+
+
+def _laid_out(space: Space, blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """The blocks with what composes with any defense where the space has it: a trial has all in the defense's."""
+    node = space.template.fields["training"] if isinstance(space.template, Fields) else None
+    moved = [key for key in KEYS if isinstance(node, Fields) and key in node.fields]
+    defense = {key: value for key, value in blocks["defense"].items() if key not in moved}
+    training = blocks["training"] | {key: blocks["defense"].get(key) for key in moved}
+    return {**blocks, "defense": defense, "training": training}
 
 
 def _fit(node: Node, value: Any, path: str, searched: Searched, found: dict[str, Scalar]) -> None:
     """Note what the holes of a node are where it gives `value`; `path` is its place in the blocks."""
+    if path in ("defense.base", "training.base"):  # a trial's says more than was written: compared in the end
+        if any(True for _ in node.holes()):
+            raise NoFit("a base with holes of its own")
+        return
     if isinstance(node, Leaf):
         try:
             found[node.hole.path] = node.hole.checked(value)

@@ -286,3 +286,23 @@ def test_cmaes_starts_at_the_given_point() -> None:
     start = {"training.lr": 0.5, "training.momentum": 0.85}
     points = EvolvingPoints(holes, 0, start)
     assert points._cma.mean == pytest.approx([np.log(500) / np.log(1000), 0.85 / 0.9])
+
+
+@pytest.mark.parametrize("where", ["training", "defense"])
+def test_what_stands_beside_a_defense_is_found_again(where: str, tmp_path: Path) -> None:
+    def searching(name: str, *runs: Path) -> dict[str, Any]:
+        made = one_cell(name, *runs, sampler="tpe" if runs else "random", trials=2)
+        beside = {"adversarial": {"name": "pgd", "steps": {"choice": [1, 2]}}, "base": {"training": {"epochs": 1}}}
+        block = made["training"] if where == "training" else made["matrix"]["defense"][0]
+        block |= beside | ({"input": [{"name": "quantise", "bits": {"int": [5, 7]}}]} if where == "training" else {})
+        return made
+
+    pilot = Inline(tmp_path / "pilot", searching("pilot")).run()
+    again = Inline(tmp_path / "again", searching("again", tmp_path / "pilot"))
+    taken = begun(again)
+    assert len(taken) == len(pilot.sweep.records) == 2
+    known = [record.plan.params for record in pilot.sweep.records.values()]
+    path = f"{where}.adversarial.steps"
+    (study,) = again.sweep.studies.values()
+    hole = study.space.holes()[path]
+    assert [hole.value(params[path]) for _, params, _, _ in taken] == [params[path] for params in known]
