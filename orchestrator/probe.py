@@ -160,7 +160,7 @@ def _case(
     costs = {}
     for key, (block, name) in distinct.items():
         some = batch_of(model, images, min(_BATCH, examples[name]), device)
-        costs[key] = attack_seconds(stages(block)[0], block, model, some, threat, clock, each)
+        costs[key] = attack_seconds(stages(block)[0], block, model, some, threat, clock, each, surface)
     return Case(
         configuration.network["name"],
         configuration.defense["name"],

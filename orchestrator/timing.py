@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Draws, Surface, Threat
+from attacks.surface import knowing
 from defenses import Data
 from defenses.state import State
 from orchestrator.attack_passes import MOST_CALLS, most_passes
@@ -99,9 +100,9 @@ def batch_of(model: nn.Module, images: Images, count: int, device: str) -> tuple
 
 def attack_seconds(
     stage: Stage, block: Mapping[str, Any], model: nn.Module, some: tuple[Tensor, Tensor], threat: Threat, clock: Clock,
-    seconds: float,
+    seconds: float, surface: Surface | None = None,
 ) -> float:  # fmt: skip
-    """Seconds for one image that survives.
+    """Seconds for one image that survives, of an attacker who knows the `surface`.
 
     The attack is called on a batch, with an eps at which nothing is fooled, so that it goes through all it may try.
     Where the time is over first, or it comes round to a point in so small a ball, what is left goes by passes.
@@ -118,7 +119,8 @@ def attack_seconds(
         with contextlib.suppress(_Enough):
             stage.attack(model, x, y, harmless, draws)
 
-    with in_eval_mode(model), torch.random.fork_rng(devices=[]), counted(model) as passes:
+    known = surface or Surface()
+    with in_eval_mode(model), torch.random.fork_rng(devices=[]), counted(model) as passes, knowing(model, known):
         handle = model.register_forward_pre_hook(stop)
         try:
             took = clock.time(call)
@@ -129,7 +131,7 @@ def attack_seconds(
     most = most_passes(block, threat)
     if most is None:  # at least: nobody has counted further
         most = (MOST_CALLS, MOST_CALLS) if time.perf_counter() > limit else (0, 0)
-    return took / passes.forward * max(most[0], passes.forward / len(x))
+    return took / passes.forward * max(known.draws * most[0], passes.forward / len(x))
 
 
 class _Enough(Exception):
