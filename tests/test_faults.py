@@ -65,7 +65,7 @@ def figures(run: Run) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("victim", "fault"),
     [
-        ("trainer", "exit"),
+        pytest.param("trainer", "exit", marks=pytest.mark.parity),  # and as SIGKILL in test_kills.py
         pytest.param("trainer", "hang", marks=pytest.mark.parity),
         pytest.param("evaluator", "exit", marks=pytest.mark.parity),
         pytest.param("evaluator", "hang", marks=pytest.mark.parity),

@@ -54,6 +54,7 @@ def test_a_finished_sweep_starts_nothing(one_by_one: Run) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in Path(one_by_one.root).rglob("[!.]*") if path.is_file()}
 
 
+@pytest.mark.parity
 def test_an_evaluator_works_while_a_trainer_trains(tmp_path: Path) -> None:
     slow = {
         **SYNTHETIC["evaluation"],
