@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from attacks.checks import a_share, at_least
 from attacks.draws import Draws
 from attacks.fab_walk import Values, other_margins, target_margin, walk
-from attacks.queries import Queries, querying
-from attacks.sampling import sampled
+from attacks.queries import Queries
 from attacks.starts import surface_point
-from attacks.survivors import Survivors, filled
+from attacks.survivors import Survivors, attack_a_share, filled
 from attacks.targets import likeliest_targets
 from attacks.threat import Threat
 from attacks.worst import Worst
@@ -45,13 +44,11 @@ class FAB:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
         x, draws = x.detach(), draws.to(x.device)
-        adversarial = x.clone()
-        rows = filled(sampled(draws, self.share).nonzero().flatten())
-        if len(rows):
-            with querying(model) as queries:
-                source = draws.select(rows).fork(self.name)
-                adversarial[rows] = self._attacked(queries, x[rows], y[rows], threat, source)
-        return adversarial
+
+        def attack(queries: Queries, rows: Tensor, known: Draws) -> Tensor:
+            return self._attacked(queries, x[rows], y[rows], threat, known.fork(self.name))
+
+        return attack_a_share(model, x, self.share, draws, attack)
 
     def _attacked(self, queries: Queries, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
         worst = Worst(x, y)

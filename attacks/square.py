@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from attacks.checks import a_share, at_least
 from attacks.draws import Draws
-from attacks.queries import Queries, querying
+from attacks.queries import Queries
 from attacks.rejected import Rejected
-from attacks.sampling import sampled
 from attacks.square_moves import move_budget, set_window, stripes, tiles
-from attacks.survivors import Survivors, filled
+from attacks.survivors import Survivors, attack_a_share, filled
 from attacks.threat import Threat
 from attacks.windows import side_at
 
@@ -42,13 +41,11 @@ class Square:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
         x, draws = x.detach(), draws.to(x.device)
-        adversarial = x.clone()
-        rows = filled(sampled(draws, self.share).nonzero().flatten())
-        if len(rows):
-            with querying(model) as queries:
-                source = draws.select(rows).fork(self.name)
-                adversarial[rows] = self._run(queries, x[rows], y[rows], threat, source)
-        return adversarial
+
+        def attack(queries: Queries, rows: Tensor, known: Draws) -> Tensor:
+            return self._run(queries, x[rows], y[rows], threat, known.fork(self.name))
+
+        return attack_a_share(model, x, self.share, draws, attack)
 
     def _run(self, queries: Queries, x: Tensor, y: Tensor, threat: Threat, draws: Draws) -> Tensor:
         survivors = Survivors(queries, x, y, draws)

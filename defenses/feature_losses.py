@@ -17,7 +17,7 @@ from attacks.surface import Surface
 from attacks.threat import Threat
 from defenses.adversarial import refuse_beside
 from defenses.data import Data
-from defenses.features import Place, named, stages, widths
+from defenses.features import chosen, widths
 from defenses.fit import Batch, fit
 from defenses.learner import Learner, new_learner, new_optimizer
 from defenses.nearest_prototype import put_beside
@@ -199,19 +199,12 @@ class FeatureLosses:
         return replace(learner, modules=learner.modules | modules, optimizers=learner.optimizers | optimizers)
 
     def _perceptual(self, network: nn.Module, data: Data) -> Perceptual:
-        places = self._places(network)
+        places = chosen(network, self.layers, self.stages)
         widths(network, places, torch.zeros(1, data.channels, data.size, data.size, device=data.device))
         weights = self.weights if isinstance(self.weights, Sequence) else (self.weights,) * len(places)
         if len(weights) != len(places):
             raise ValueError(f"weights: must be one number, or one for each of {len(places)} layers, got {weights!r}")
         return Perceptual(places, weights, self.pixel_weight, self.distance)
-
-    def _places(self, model: nn.Module) -> list[Place]:
-        if self.layers:
-            return named(model, self.layers)
-        if found := stages(model):
-            return found[-self.stages :]
-        raise ValueError("layers: must name modules, since this network has no layers that can be told apart; got []")
 
     def _corruption(self, threat: Threat | None) -> Corruption:
         if self._attacks and self.eps is None and threat is None:

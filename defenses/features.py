@@ -35,6 +35,15 @@ def stages(model: nn.Module) -> list[Place]:
     return [Place(name, enters=True) for name in layers[1:]] or [Place(name) for name in layers]
 
 
+def chosen(model: nn.Module, layers: Sequence[str], count: int) -> list[Place]:
+    """The layers of these names, or where none are named the last `count` stages. Raises ValueError for neither."""
+    if layers:
+        return named(model, layers)
+    if found := stages(model):
+        return found[-count:]
+    raise ValueError("layers: must name modules, since this network has no layers that can be told apart; got []")
+
+
 def named(model: nn.Module, layers: Sequence[str]) -> list[Place]:
     """What leaves the modules of these names. Raises ValueError for a name the network does not have."""
     prefix, network = behind(model)

@@ -16,7 +16,7 @@ from attacks.draws import Draws
 from attacks.surface import Surface
 from defenses.conformity import DISTANCES, Prototypes, Weights
 from defenses.data import Data
-from defenses.features import Place, named, reading, stages, widths
+from defenses.features import Place, chosen, reading, widths
 from defenses.fit import Batch, fit
 from defenses.learner import Learner, new_learner, new_optimizer
 from defenses.nearest_prototype import NearestPrototype, put_beside
@@ -91,7 +91,7 @@ class PCL:
         places: list[Place] = []
         if self._has_prototypes:
             self._refuse_too_late(training.epochs)
-            places = self._places(learner.model)
+            places = chosen(learner.model, self.layers, self.stages)
             learner = self._with_prototypes(learner, places, data, training, draws)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -110,7 +110,8 @@ class PCL:
         model, found = deployed(state), tensors(state, "prototypes")
         if not found:
             return model
-        return put_beside(model, NearestPrototype(model, self._places(model), Prototypes.of(found), self.distance))
+        places = chosen(model, self.layers, self.stages)
+        return put_beside(model, NearestPrototype(model, places, Prototypes.of(found), self.distance))
 
     def surface(self) -> Surface:
         """Losses that do not flatten where logits are large, which is how PCL hides its gradient."""
@@ -124,13 +125,6 @@ class PCL:
         if self.cross_entropy_epochs >= epochs:
             allowed = f"below training.epochs {epochs}, or nothing but cross-entropy is trained"
             raise ValueError(f"cross_entropy_epochs: must be {allowed}, got {self.cross_entropy_epochs}")
-
-    def _places(self, model: nn.Module) -> list[Place]:
-        if self.layers:
-            return named(model, self.layers)
-        if found := stages(model):
-            return found[-self.stages :]
-        raise ValueError("layers: must name modules, since this network has no layers that can be told apart; got []")
 
     def _with_prototypes(
         self, learner: Learner, places: Sequence[Place], data: Data, training: Training, draws: Draws

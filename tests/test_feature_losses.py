@@ -17,7 +17,7 @@ from attacks.pgd import PGD
 from attacks.threat import Threat
 from defenses import FeatureLosses, Standard, State, Training
 from defenses.adversarial import Adversarial
-from defenses.features import named, stages
+from defenses.features import chosen, named, stages
 from defenses.fit import Batch
 from defenses.networks import Mlp, ResNet, build, describe
 from defenses.reconstruction.autoencoder import Autoencoder
@@ -287,5 +287,5 @@ def test_images_that_come_attacked_already_are_refused_where_it_attacks_them() -
 
 def test_layers_can_be_named_and_weighed_one_by_one() -> None:
     network = build(describe(ResNet(8, 2), 1, 8, 3))
-    assert FeatureLosses(layers=["stage1"])._places(network) == named(network, ["stage1"])
-    assert FeatureLosses(stages=2)._places(network) == stages(network)[-2:]
+    assert FeatureLosses(layers=["stage1"])chosen(network, .layers, .stages) == named(network, ["stage1"])
+    assert FeatureLosses(stages=2)chosen(network, .layers, .stages) == stages(network)[-2:]
