@@ -287,5 +287,5 @@ def test_images_that_come_attacked_already_are_refused_where_it_attacks_them() -
 
 def test_layers_can_be_named_and_weighed_one_by_one() -> None:
     network = build(describe(ResNet(8, 2), 1, 8, 3))
-    assert FeatureLosses(layers=["stage1"])chosen(network, .layers, .stages) == named(network, ["stage1"])
-    assert FeatureLosses(stages=2)chosen(network, .layers, .stages) == stages(network)[-2:]
+    assert chosen(network, ["stage1"], 2) == named(network, ["stage1"])
+    assert chosen(network, [], 2) == stages(network)[-2:]
