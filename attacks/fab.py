@@ -12,8 +12,9 @@ from attacks.checks import a_share, at_least
 from attacks.draws import Draws
 from attacks.fab_walk import Values, other_margins, target_margin, walk
 from attacks.queries import Queries
+from attacks.sampling import attack_a_share
 from attacks.starts import surface_point
-from attacks.survivors import Survivors, attack_a_share, filled
+from attacks.survivors import Survivors, filled
 from attacks.targets import likeliest_targets
 from attacks.threat import Threat
 from attacks.worst import Worst

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from attacks.draws import Draws
+from attacks.queries import Queries, querying
+from attacks.survivors import filled
 
 
 def sampled(draws: Draws, share: float) -> Tensor:
@@ -13,3 +17,14 @@ def sampled(draws: Draws, share: float) -> Tensor:
     The part of a smaller share lies in that of a larger one, and several attacks with the same share take the same.
     """
     return Draws(0, draws.example_ids).fork("sampled").uniform(1).squeeze(1) < share
+
+def attack_a_share(
+    model: nn.Module, x: Tensor, share: float, draws: Draws, attack: Callable[[Queries, Tensor, Draws], Tensor]
+) -> Tensor:
+    """What `attack(queries, rows, draws of the rows)` makes of a share of the images, the others as they are."""
+    adversarial = x.clone()
+    rows = filled(sampled(draws, share).nonzero().flatten())
+    if len(rows):
+        with querying(model) as queries:
+            adversarial[rows] = attack(queries, rows, draws.select(rows))
+    return adversarial

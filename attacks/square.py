@@ -12,8 +12,9 @@ from attacks.checks import a_share, at_least
 from attacks.draws import Draws
 from attacks.queries import Queries
 from attacks.rejected import Rejected
+from attacks.sampling import attack_a_share
 from attacks.square_moves import move_budget, set_window, stripes, tiles
-from attacks.survivors import Survivors, attack_a_share, filled
+from attacks.survivors import Survivors, filled
 from attacks.threat import Threat
 from attacks.windows import side_at
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.draws import Draws
-from attacks.queries import Queries, querying
-from attacks.sampling import sampled
+from attacks.queries import Queries
 from attacks.sources import is_stochastic
 from attacks.worst import Worst
 
@@ -96,15 +93,3 @@ class Survivors:
         """What was found, of the whole batch."""
         self._worst.put(self._rows, self._here)
         return self._worst
-
-
-def attack_a_share(
-    model: nn.Module, x: Tensor, share: float, draws: Draws, attack: Callable[[Queries, Tensor, Draws], Tensor]
-) -> Tensor:
-    """What `attack(queries, rows, draws of the rows)` makes of a share of the images, the others as they are."""
-    adversarial = x.clone()
-    rows = filled(sampled(draws, share).nonzero().flatten())
-    if len(rows):
-        with querying(model) as queries:
-            adversarial[rows] = attack(queries, rows, draws.select(rows))
-    return adversarial
